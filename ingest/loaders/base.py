@@ -1,0 +1,101 @@
+"""What every loader shares: its limits, its result and a builder that keeps offsets exact.
+
+A loader is a plain function ``load(data, limits) -> LoadedText`` over the bytes of one file. It
+runs in the parser child, reads nothing else and writes nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from kb.errors import LimitExceededError
+from kb.records import Heading
+
+# A heading longer than this is a paragraph in disguise; the path is embedded with each chunk.
+MAX_TITLE_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ParseLimits:
+    """How much one file may cost before it is refused.
+
+    `timeout_s` counts from the moment the loader is imported; `memory_mb` is the resident size
+    of the child; `max_cells` counts table cells, CSV fields included; `max_text_chars` bounds
+    the text that comes out.
+    """
+
+    timeout_s: float
+    memory_mb: int
+    max_file_mb: int
+    max_pages: int
+    max_cells: int
+    max_text_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedText:
+    """The clean text of one file; fields as in `kb.records.LoadedDocument`.
+
+    ``text[heading.start:]`` begins with the heading's line.
+    """
+
+    text: str
+    headings: tuple[Heading, ...] = ()
+    pages: tuple[int, ...] = ()
+    encoding: str | None = None
+    encoding_guessed: bool = False
+
+
+@dataclass(slots=True)
+class TextBuilder:
+    """Collects blocks of text, so that offsets are right by construction.
+
+    Blocks are separated by an empty line. `max_chars` is checked while building, so a small
+    file that expands without end stops early.
+    """
+
+    max_chars: int
+    _parts: list[str] = field(default_factory=list)
+    _headings: list[Heading] = field(default_factory=list)
+    _pages: list[int] = field(default_factory=list)
+    _n_chars: int = 0
+
+    def add(self, block: str, separator: str = "\n\n") -> None:
+        """Append a block; blank blocks are ignored, `separator` stands before it."""
+        block = block.strip("\n").rstrip()
+        if not block.strip():
+            return
+        self._write((separator if self._parts else "") + block)
+
+    def heading(self, title: str, level: int) -> None:
+        """Append a heading on a line of its own; `level` is from 1."""
+        title = " ".join(title.split())
+        if not title:
+            return
+        self.add(title)
+        start = self._n_chars - len(title)
+        self._headings.append(Heading(start, level, title[:MAX_TITLE_CHARS]))
+
+    def page(self) -> None:
+        """Begin the next page: it starts where the next character will stand."""
+        if self._parts:
+            self._write("\n\n")
+        self._pages.append(self._n_chars)
+
+    def build(self) -> LoadedText:
+        return LoadedText("".join(self._parts), tuple(self._headings), tuple(self._pages))
+
+    def _write(self, piece: str) -> None:
+        self._n_chars += len(piece)
+        check_text_chars(self._n_chars, self.max_chars)
+        self._parts.append(piece)
+
+
+def check_text_chars(n_chars: int, max_chars: int) -> None:
+    """Refuse a text that grew beyond its limit.
+
+    Raises:
+        LimitExceededError: `n_chars` is more than `max_chars`.
+    """
+    if n_chars > max_chars:
+        raise LimitExceededError(
+            f"the file holds more than {max_chars:,} characters of text; split it into smaller files"
+        )

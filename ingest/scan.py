@@ -1,0 +1,116 @@
+"""What is in a folder: files with their paths, sizes and times. Reads names, never contents."""
+
+import os
+import time
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kb.errors import StorageError
+from kb.records import FailedFile
+
+# Lock and temporary files of office programs and systems, by the start of their names.
+_TEMPORARY_PREFIXES = ("~$", ".", "._")
+_TEMPORARY_NAMES = frozenset({"Thumbs.db", "desktop.ini"})
+# A file changed this recently may change again within the same time stamp: its times prove
+# nothing, so they are not remembered and the file is read again by the next sync.
+_RACY_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file on disk or an uploaded one.
+
+    `path` is relative to the source, with "/" and in NFC; `location` is where the bytes are.
+    `content_hash` is known beforehand only for uploads.
+    """
+
+    path: str
+    location: Path
+    size_bytes: int
+    stat_key: str
+    content_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A folder's files by path, and those that cannot even be named or opened."""
+
+    files: tuple[FoundFile, ...]
+    failed: tuple[FailedFile, ...]
+
+
+def scan(root: Path, below: str = "") -> Scan:
+    """List the files of ``root/below``; `below` may also name one file.
+
+    Hidden and temporary files and folders are left out. Symbolic links to files inside `root`
+    are read; links that leave it are failures, and links to folders are not followed.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    start = root / below if below else root
+    real_root = root.resolve()
+    files: list[FoundFile] = []
+    failed: list[FailedFile] = []
+    entries = [start] if start.is_file() else _walk(start)
+    for entry in entries:
+        try:
+            path = unicodedata.normalize("NFC", entry.relative_to(root).as_posix())
+            path.encode("utf-8")
+        except UnicodeEncodeError:
+            shown = os.fsencode(entry.name).decode("utf-8", "replace")
+            failed.append(FailedFile(shown, "the file name is not valid UTF-8; rename the file"))
+            continue
+        if entry.is_symlink() and not entry.resolve().is_relative_to(real_root):
+            failed.append(FailedFile(path, "a link that leaves the folder is not followed"))
+            continue
+        try:
+            found = found_file(path, entry)
+        except OSError as exc:
+            failed.append(FailedFile(path, f"cannot be read: {exc.strerror}"))
+            continue
+        if found is not None:
+            files.append(found)
+    return Scan(
+        files=tuple(sorted(files, key=lambda file: file.path)),
+        failed=tuple(sorted(failed, key=lambda file: file.path)),
+    )
+
+
+def found_file(path: str, location: Path) -> FoundFile | None:
+    """Return the record of one file; None for pipes, sockets and devices."""
+    import stat
+
+    status = location.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return FoundFile(path, location, status.st_size, stat_key(location))
+
+
+def stat_key(location: Path) -> str:
+    """Return size, times and inode as text; equal keys mean equal bytes. "" proves nothing."""
+    status = location.stat()
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _RACY_NS:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def stop(error: OSError) -> None:
+        # A folder that cannot be listed looks empty: pruning after that would lose documents.
+        raise StorageError(
+            f"cannot list the folder {str(error.filename)!r} ({error.strerror}); "
+            "nothing was changed"
+        ) from error
+
+    for parent, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = sorted(name for name in folders if not _is_temporary(name))
+        for name in names:
+            if not _is_temporary(name):
+                yield Path(parent, name)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(_TEMPORARY_PREFIXES) or name in _TEMPORARY_NAMES

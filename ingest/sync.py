@@ -1,0 +1,573 @@
+"""Sync: make a knowledge base equal to folders, or to the files of an upload.
+
+    plan ──> moves and touched files ──> parse, split, embed, write ──> removals ──> sweep
+
+Every step commits as it goes: a document is one transaction, vectors are stored batch by batch.
+So a run that is killed loses at most what it had not yet written, and running it again goes on
+where it stopped. Removals come last, when the new content is in. Parsing and embedding hold no
+session. Work is batched across files, because embedding file by file starves the model.
+"""
+
+import logging
+import os
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from ingest.loaders import loader_version
+from ingest.parser import Parser
+from ingest.plan import Plan, hash_file, make_plan
+from ingest.prepare import prepare
+from ingest.scan import FoundFile, Scan, scan, stat_key
+from ingest.splitter import SPLITTER
+from kb.embedder import Embedder
+from kb.errors import (
+    CancelledError,
+    ConfirmationNeededError,
+    InvalidInputError,
+    LoadError,
+)
+from kb.failpoints import failpoint
+from kb.records import FailedFile, IngestReport, KnowledgeBase, Source
+from kb.storage.bases import (
+    check_fulltext_version,
+    check_versions,
+    find_or_add_source,
+    list_sources,
+)
+from kb.storage.database import Database
+from kb.storage.documents import (
+    KnownFile,
+    MissingVectorsError,
+    PreparedDocument,
+    adopt_source,
+    known_files,
+    move_document,
+    record_failure,
+    record_unchanged,
+    remove_documents,
+    write_document,
+)
+from kb.storage.embeddings import find_embeddings, store_embeddings, sweep_embeddings
+from kb.storage.jobs import is_any_job_live
+from kb.terms import FULLTEXT
+
+logger = logging.getLogger(__name__)
+
+# New strings gathered across files before they are embedded: enough to sort by length into
+# full batches, few enough that a kill costs seconds.
+GATHERED_STRINGS = 512
+# Documents gathered likewise: most of a re-sync needs no embedding at all.
+GATHERED_DOCUMENTS = 200
+# Vectors stored per transaction.
+STORED_VECTORS = 128
+# Rows changed per transaction where nothing but rows changes.
+ROWS_PER_WRITE = 500
+
+_T = TypeVar("_T")
+
+FileState = Literal["done", "failed", "empty", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a sync is. `path` is the file that was just finished, None between files."""
+
+    bytes_done: int
+    bytes_total: int
+    files_done: int
+    files_total: int
+    chunks: int
+    path: str | None = None
+    state: FileState = "done"
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """How a sync treats what is missing, what failed before, and who watches."""
+
+    prune: bool = True
+    dry_run: bool = False
+    retry_failed: bool = False
+    yes: bool = False
+    job_id: str = ""
+    progress: Callable[[Progress], None] = lambda _progress: None
+    is_cancelled: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class SyncParts:
+    """What a sync works with; `Services` owns them."""
+
+    database: Database
+    embedder: Embedder
+    parser: Parser
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The part of a source that one sync is about: everything below `prefix`.
+
+    `prefix` is "", one file's path, or a folder's path that ends with "/".
+    """
+
+    source: Source
+    prefix: str = ""
+
+    def holds(self, path: str) -> bool:
+        is_folder = not self.prefix or self.prefix.endswith("/")
+        return path.startswith(self.prefix) if is_folder else path == self.prefix
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has happened so far; becomes the report."""
+
+    bytes_total: int = 0
+    bytes_done: int = 0
+    files_total: int = 0
+    files_done: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    reused: int = 0
+    chunks_removed: int = 0
+    chunks: int = 0
+    empty: list[str] = field(default_factory=list)
+    failed: list[FailedFile] = field(default_factory=list)
+    changes: dict[str, list[str]] = field(
+        default_factory=lambda: {"added": [], "changed": [], "moved": [], "removed": []}
+    )
+
+
+def sync_folders(
+    parts: SyncParts, base: KnowledgeBase, paths: Sequence[Path], options: SyncOptions
+) -> IngestReport:
+    """Make the documents below `paths` equal to the folders or files there.
+
+    Raises:
+        InvalidInputError: a path does not exist and nothing is known of it.
+        ConfirmationNeededError: a root is missing or empty, or more than half of a source
+            would be removed, and `options.yes` is not set. Nothing was changed.
+        CancelledError: `options.is_cancelled` said so; what was stored stays.
+        VersionMismatchError, StorageError, EmbedderError
+    """
+    check_versions(base, embedder=parts.embedder.spec, splitter=SPLITTER)
+    check_fulltext_version(base, FULLTEXT)
+    started = time.monotonic()
+    tally = _Tally()
+    for path in paths:
+        scope, root = _folder_scope(parts.database, base, path, options)
+        found = _scan_scope(scope, root)
+        _sync_scope(parts, base, scope, found, options, tally)
+    return _report(parts.database, base, options, tally, started)
+
+
+def sync_uploads(
+    parts: SyncParts,
+    base: KnowledgeBase,
+    files: Sequence[FoundFile],
+    root: str,
+    options: SyncOptions,
+) -> IngestReport:
+    """Store uploaded files; with a `root` and `options.prune`, make that folder equal to them.
+
+    Args:
+        files: uploaded files; `path` is the display path (below `root` if one is given),
+            `location` the blob, `content_hash` its hash.
+        root: the folder that was dropped, "" for single files, which never prune.
+
+    Raises:
+        As `sync_folders`.
+    """
+    check_versions(base, embedder=parts.embedder.spec, splitter=SPLITTER)
+    check_fulltext_version(base, FULLTEXT)
+    started = time.monotonic()
+    with parts.database.write() as session:
+        source = find_or_add_source(session, base.id, kind="upload", root="", label="")
+    prefix = unicodedata.normalize("NFC", root).rstrip("/") + "/" if root else ""
+    if not root:
+        paths = {file.path for file in files}
+        known = [file for file in _known(parts.database, Scope(source)) if file.path in paths]
+        options = replace(options, prune=False)
+    else:
+        known = _known(parts.database, Scope(source, prefix))
+    tally = _Tally()
+    scope = Scope(source, prefix)
+    _sync_known(parts, base, scope, known, Scan(tuple(files), ()), options, tally)
+    return _report(parts.database, base, options, tally, started)
+
+
+# Which part of which source
+
+
+def _folder_scope(
+    database: Database, base: KnowledgeBase, path: Path, options: SyncOptions
+) -> tuple[Scope, Path]:
+    """Find the enclosing root of `path`, or make it a root; adopt roots that lie inside it."""
+    absolute = Path(os.path.abspath(path))
+    with database.read() as session:
+        sources = [s for s in list_sources(session, base.id) if s.kind == "folder"]
+    roots = {Path(source.root): source for source in sources}
+    enclosing = [root for root in roots if absolute.is_relative_to(root)]
+    if enclosing:
+        root = max(enclosing, key=lambda r: len(r.parts))
+        below = absolute.relative_to(root).as_posix()
+        below = "" if below == "." else unicodedata.normalize("NFC", below)
+        is_folder = below and not absolute.is_file()
+        return Scope(roots[root], below + "/" if is_folder else below), root
+    if not absolute.exists():
+        raise InvalidInputError("path", f"there is no file or folder {str(path)!r}")
+    root = absolute.parent if absolute.is_file() else absolute
+    label = path.parent if absolute.is_file() else path
+    source = _make_source(database, base, root, _label(label), options)
+    return Scope(source, absolute.name if absolute.is_file() else ""), root
+
+
+def _make_source(
+    database: Database, base: KnowledgeBase, root: Path, label: str, options: SyncOptions
+) -> Source:
+    if options.dry_run:
+        return Source(id="", kb_id=base.id, kind="folder", root=str(root), label=label)
+    with database.write() as session:
+        source = find_or_add_source(session, base.id, kind="folder", root=str(root), label=label)
+        for inner in list_sources(session, base.id):
+            if (
+                inner.kind == "folder"
+                and Path(inner.root).is_relative_to(root)
+                and (inner.id != source.id)
+            ):
+                prefix = Path(inner.root).relative_to(root).as_posix() + "/"
+                adopt_source(
+                    session, inner, into=source, prefix=unicodedata.normalize("NFC", prefix)
+                )
+    return source
+
+
+def _label(path: Path) -> str:
+    label = os.path.normpath(path)
+    return "" if label == "." else label.rstrip("/") or "/"
+
+
+def _scan_scope(scope: Scope, root: Path) -> Scan:
+    start = root / scope.prefix
+    if not start.exists():
+        return Scan((), ())
+    return scan(root, scope.prefix)
+
+
+def _known(database: Database, scope: Scope) -> list[KnownFile]:
+    if not scope.source.id:
+        return []
+    with database.read() as session:
+        return [f for f in known_files(session, [scope.source.id]) if scope.holds(f.path)]
+
+
+# One scope
+
+
+def _sync_scope(
+    parts: SyncParts,
+    base: KnowledgeBase,
+    scope: Scope,
+    found: Scan,
+    options: SyncOptions,
+    tally: _Tally,
+) -> None:
+    known = _known(parts.database, scope)
+    if not found.files and not found.failed and not known:
+        start = Path(scope.source.root, scope.prefix)
+        if not start.exists():
+            raise InvalidInputError("path", f"there is no file or folder {str(start)!r}")
+    _sync_known(parts, base, scope, known, found, options, tally)
+
+
+def _sync_known(
+    parts: SyncParts,
+    base: KnowledgeBase,
+    scope: Scope,
+    known: Sequence[KnownFile],
+    found: Scan,
+    options: SyncOptions,
+    tally: _Tally,
+) -> None:
+    plan = make_plan(
+        known,
+        found.files,
+        prune=options.prune,
+        retry_failed=options.retry_failed,
+        loader_version=loader_version,
+    )
+    if not options.yes and not options.dry_run:
+        _check_removals(scope, plan, known, found)
+    tally.bytes_total += sum(file.size_bytes for file in plan.to_parse)
+    tally.files_total += len(found.files)
+    _tally_plan(tally, plan, found)
+    if options.dry_run:
+        tally.changes["added"] += [file.path for file in plan.added]
+        tally.changes["changed"] += [file.path for file in plan.changed]
+        return
+    _write_moves(parts.database, scope.source, plan, tally)
+    for file in (*plan.unchanged, *(before for before, _ in plan.touched)):
+        _advance(options, tally, file.path, "unchanged")
+    for failed in (*plan.failed, *found.failed):
+        _advance(options, tally, failed.path, "failed", error=failed.error)
+    _Writer(parts, base, scope.source, plan, options, tally).run()
+    _write_removals(parts.database, base, plan, tally)
+
+
+def _check_removals(scope: Scope, plan: Plan, known: Sequence[KnownFile], found: Scan) -> None:
+    """Stop before a sync that looks like a mistake: an unmounted disk, an emptied folder."""
+    n_ready = sum(1 for file in known if file.content_hash)
+    n_removed = sum(1 for file in plan.removed if file.content_hash)
+    if not n_removed:
+        return
+    place = "/".join(part for part in (scope.source.root, scope.prefix.rstrip("/")) if part)
+    if not found.files:
+        raise ConfirmationNeededError(
+            f"{place!r} is missing or empty, and {n_removed} of its documents are in the knowledge "
+            "base; repeat with --yes to remove them, or with --no-prune to keep them"
+        )
+    if n_removed * 2 > n_ready:
+        raise ConfirmationNeededError(
+            f"{n_removed} of {n_ready} documents of {place!r} are gone from the folder; repeat "
+            "with --yes to remove them, or with --no-prune to keep them"
+        )
+
+
+def _tally_plan(tally: _Tally, plan: Plan, found: Scan) -> None:
+    tally.unchanged += len(plan.unchanged) + len(plan.touched)
+    tally.failed += [*plan.failed, *found.failed]
+    tally.empty += [f.path for f in plan.unchanged if f.status == "empty"]
+    tally.changes["moved"] += [f"{before.path} → {file.path}" for before, file in plan.moved]
+    tally.changes["removed"] += [file.path for file in plan.removed]
+
+
+def _advance(
+    options: SyncOptions,
+    tally: _Tally,
+    path: str,
+    state: FileState,
+    *,
+    size_bytes: int = 0,
+    error: str | None = None,
+) -> None:
+    tally.files_done += 1
+    tally.bytes_done += size_bytes
+    options.progress(
+        Progress(
+            bytes_done=tally.bytes_done,
+            bytes_total=tally.bytes_total,
+            files_done=tally.files_done,
+            files_total=tally.files_total,
+            chunks=tally.chunks,
+            path=path,
+            state=state,
+            error=error,
+        )
+    )
+
+
+def _write_moves(database: Database, source: Source, plan: Plan, tally: _Tally) -> None:
+    for moves in _parts_of(plan.moved, ROWS_PER_WRITE):
+        with database.write() as session:
+            for before, file in moves:
+                move_document(
+                    session,
+                    before.document_id,
+                    source=source,
+                    path=file.path,
+                    stat_key=file.stat_key,
+                )
+    failpoint("sync.moved")
+    touched = [
+        (before, file)
+        for before, file in plan.touched
+        if before.error or before.stat_key != file.stat_key
+    ]
+    for pairs in _parts_of(touched, ROWS_PER_WRITE):
+        with database.write() as session:
+            for before, file in pairs:
+                record_unchanged(session, before.document_id, file.stat_key)
+
+
+def _write_removals(database: Database, base: KnowledgeBase, plan: Plan, tally: _Tally) -> None:
+    for files in _parts_of(plan.removed, ROWS_PER_WRITE):
+        failpoint("sync.removing")
+        with database.write() as session:
+            tally.chunks_removed += remove_documents(
+                session, base.id, [file.document_id for file in files]
+            )
+
+
+def _report(
+    database: Database, base: KnowledgeBase, options: SyncOptions, tally: _Tally, started: float
+) -> IngestReport:
+    if not options.dry_run:
+        failpoint("sync.sweeping")
+        with database.write() as session:
+            if not is_any_job_live(session, except_job=options.job_id):
+                sweep_embeddings(session)
+    return IngestReport(
+        kb=base.name,
+        added=len(tally.changes["added"]),
+        changed=len(tally.changes["changed"]),
+        moved=len(tally.changes["moved"]),
+        unchanged=tally.unchanged,
+        removed=len(tally.changes["removed"]),
+        empty=tuple(tally.empty),
+        failed=tuple(tally.failed),
+        chunks_embedded=tally.embedded,
+        chunks_reused=tally.reused,
+        chunks_removed=tally.chunks_removed,
+        seconds=time.monotonic() - started,
+        changes={kind: tuple(paths) for kind, paths in tally.changes.items()},
+    )
+
+
+
+def _parts_of(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+# Parse, embed, write
+
+
+class _Writer:
+    """Takes the files to parse through to their transactions, gathering work across files."""
+
+    def __init__(
+        self,
+        parts: SyncParts,
+        base: KnowledgeBase,
+        source: Source,
+        plan: Plan,
+        options: SyncOptions,
+        tally: _Tally,
+    ) -> None:
+        self._parts = parts
+        self._base = base
+        self._source = source
+        self._files = plan.to_parse
+        self._changed = {file.path for file in plan.changed}
+        self._options = options
+        self._tally = tally
+        self._pending: list[PreparedDocument] = []
+        self._strings: dict[bytes, str] = {}  # of pending documents, by hash
+
+    def run(self) -> None:
+        for file in self._files:
+            self._stop_if_cancelled()
+            self._take(file)
+            if len(self._strings) >= GATHERED_STRINGS or len(self._pending) >= GATHERED_DOCUMENTS:
+                self._flush()
+        self._flush()
+
+    def _take(self, file: FoundFile) -> None:
+        try:
+            loaded = self._parts.parser.load(file.location, file.path)
+        except LoadError as exc:
+            self._fail(file, str(exc))
+            return
+        except OSError as exc:
+            self._fail(file, f"cannot be read: {exc.strerror or exc}")
+            return
+        failpoint("sync.parsed")
+        # Times count only if the file stood still while it was read.
+        key = file.stat_key if _still(file) else ""
+        document, strings = prepare(file.path, key, loaded)
+        self._pending.append(document)
+        for chunk, string in zip(document.chunks, strings, strict=True):
+            self._strings[chunk.text_hash] = string
+
+    def _fail(self, file: FoundFile, error: str) -> None:
+        try:
+            content_hash = file.content_hash or hash_file(file)
+        except OSError:
+            content_hash = None
+        with self._parts.database.write() as session:
+            record_failure(
+                session,
+                self._source,
+                file.path,
+                error=error,
+                content_hash=content_hash,
+                loader=loader_version(file.path),
+                stat_key=file.stat_key,
+            )
+        self._tally.failed.append(FailedFile(file.path, error))
+        _advance(
+            self._options,
+            self._tally,
+            file.path,
+            "failed",
+            size_bytes=file.size_bytes,
+            error=error,
+        )
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        with self._parts.database.read() as session:
+            stored = find_embeddings(session, self._base.embedder_id, self._strings)
+        self._embed([key for key in self._strings if key not in stored])
+        for document in self._pending:
+            self._write(document)
+        self._pending.clear()
+        self._strings.clear()
+
+    def _embed(self, hashes: Sequence[bytes]) -> None:
+        """Embed strings, longest first so that a batch pads little; store them as they come."""
+        ordered = sorted(hashes, key=lambda key: -len(self._strings[key]))
+        for part in _parts_of(ordered, STORED_VECTORS):
+            self._stop_if_cancelled()
+            vectors = self._parts.embedder.embed_array([self._strings[key] for key in part])
+            failpoint("sync.embedded")
+            with self._parts.database.write() as session:
+                store_embeddings(
+                    session, self._base.embedder_id, dict(zip(part, vectors, strict=True))
+                )
+            self._tally.embedded += len(part)
+            failpoint("sync.vectors-stored")
+
+    def _write(self, document: PreparedDocument) -> None:
+        while True:
+            try:
+                with self._parts.database.write() as session:
+                    counts = write_document(session, self._base, self._source, document)
+                    failpoint("sync.writing")
+                break
+            except MissingVectorsError as exc:
+                # Another process swept them between our check and this transaction.
+                self._embed(sorted(exc.hashes))
+        failpoint("sync.written")
+        tally = self._tally
+        tally.reused += counts.reused
+        tally.chunks_removed += counts.removed
+        tally.chunks += counts.added
+        kind = "changed" if document.path in self._changed else "added"
+        tally.changes[kind].append(document.path)
+        if not document.chunks:
+            tally.empty.append(document.path)
+        _advance(
+            self._options,
+            tally,
+            document.path,
+            "done" if document.chunks else "empty",
+            size_bytes=document.loaded.size_bytes,
+        )
+
+    def _stop_if_cancelled(self) -> None:
+        if self._options.is_cancelled():
+            raise CancelledError("cancelled; what was stored so far stays, run it again to go on")
+
+
+def _still(file: FoundFile) -> bool:
+    try:
+        return stat_key(file.location) == file.stat_key
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""The `kb` command. Each command parses, calls one library function and prints."""

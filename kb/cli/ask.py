@@ -1,0 +1,117 @@
+"""`kb search` and `kb ask`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kb.cli.edge import DEFAULT_KB, Edge, json_option, pass_edge, print_json, shown
+from kb.errors import KBError
+from kb.records import Answer, Channel, Failed, Finished, Question, Token
+
+if TYPE_CHECKING:
+    from kb.records import Citation
+
+_kbs_option = click.option(
+    "--kb",
+    "kbs",
+    multiple=True,
+    default=(DEFAULT_KB,),
+    show_default=True,
+    help="Knowledge base; may be repeated.",
+)
+_top_k_option = click.option(
+    "-k", "--top-k", type=click.IntRange(1, 1000), help="How many passages. [default: 5]"
+)
+QUOTE_CHARS = 160
+
+
+@click.command(epilog="Example:  kb search '年假有几天?' --kb handbook --json | jq '.[0].text'")
+@click.argument("question")
+@_kbs_option
+@_top_k_option
+@click.option(
+    "--channel",
+    type=click.Choice(["hybrid", "dense", "lexical"]),
+    default="hybrid",
+    show_default=True,
+    help="Which retriever.",
+)
+@json_option
+@pass_edge
+def search(
+    edge: Edge,
+    question: str,
+    kbs: tuple[str, ...],
+    top_k: int | None,
+    channel: Channel,
+    as_json: bool,
+) -> None:
+    """Print the passages that best match QUESTION. No language model is loaded."""
+    asked = Question(question, kbs, top_k or edge.settings.top_k, channel)
+    hits = edge.services.retriever.search(asked).hits
+    if as_json:
+        print_json([hit.to_dict() for hit in hits])
+        return
+    for hit in hits:
+        page = f", page {hit.chunk.page}" if hit.chunk.page else ""
+        heading = f"  ({shown(hit.chunk.heading)})" if hit.chunk.heading else ""
+        click.echo(f"[{hit.rank}] {hit.score:.3f}  {shown(hit.document)}{page}{heading}")
+        click.echo(shown(hit.chunk.text.strip()) + "\n")
+    if not hits:
+        click.echo("nothing found", err=True)
+
+
+@click.command(epilog="Example:  kb ask 'How often is the filter changed?' --kb manuals")
+@click.argument("question")
+@_kbs_option
+@_top_k_option
+@json_option
+@pass_edge
+def ask(
+    edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_json: bool
+) -> None:
+    """Answer QUESTION from the documents, then list the citations."""
+    asked = Question(question, kbs, top_k or edge.settings.top_k)
+    answer: Answer | None = None
+    for event in edge.services.chain.events(asked):
+        if isinstance(event, Token) and not as_json:
+            click.echo(shown(event.text), nl=False)
+        elif isinstance(event, Finished):
+            answer = event.answer
+        elif isinstance(event, Failed):
+            raise KBError(event.message)
+    if answer is None:
+        raise KBError("the answer ended early")
+    if as_json:
+        print_json(answer.to_dict())
+        return
+    click.echo("\n")
+    if answer.refused:
+        _print_nearest(answer)
+    else:
+        for citation in answer.citations:
+            click.echo(_citation_line(citation))
+    if answer.model == "extractive":
+        click.echo(
+            "(extractive: sentences of the documents, no language model; to have one write the "
+            "answers set KB_ANSWERER=openai and KB_OPENAI_MODEL, see README)",
+            err=True,
+        )
+
+
+def _print_nearest(answer: Answer) -> None:
+    for passage in answer.passages:
+        hit = passage.hit
+        text = " ".join(shown(hit.chunk.text).split())
+        click.echo(f"  {hit.rank}. {shown(hit.document)}: {_short(text)}")
+
+
+def _citation_line(citation: "Citation") -> str:
+    page = f", page {citation.page}" if citation.page else ""
+    doubt = "" if citation.supported else "  (not supported by the passage)"
+    quote = _short(" ".join(shown(citation.quote).split()))
+    return f"{citation.marker} {shown(citation.document)}{page}: “{quote}”{doubt}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= QUOTE_CHARS else text[: QUOTE_CHARS - 1] + "…"

@@ -1,0 +1,115 @@
+"""`kb docs list`, `show` and `remove`."""
+
+import click
+
+from kb.cli.edge import Edge, json_option, kb_option, pass_edge, print_json, shown, yes_option
+from kb.records import Document
+from kb.storage.bases import find_base
+from kb.storage.documents import (
+    find_document,
+    list_chunks,
+    list_documents,
+    remove_documents,
+    version_text,
+)
+
+PAGE = 1000
+
+
+@click.group()
+def docs() -> None:
+    """List, show and remove documents."""
+
+
+@docs.command("list", epilog="Example:  kb docs list --kb handbook --status failed")
+@kb_option()
+@click.option(
+    "--status",
+    type=click.Choice(["ready", "empty", "failed", "stale"]),
+    help="Only documents in this state.",
+)
+@json_option
+@pass_edge
+def list_(edge: Edge, kb: str, status: str | None, as_json: bool) -> None:
+    """List a knowledge base's documents and their state."""
+    with edge.services.database.read() as session:
+        base = find_base(session, kb)
+        found: list[Document] = []
+        while True:
+            page, total = list_documents(
+                session, base.id, status=status, offset=len(found), limit=PAGE
+            )
+            found += page
+            if len(found) >= total or not page:
+                break
+    if as_json:
+        print_json([_as_dict(document) for document in found])
+        return
+    for document in found:
+        state = "stale" if document.is_stale else document.status
+        reason = f"  {shown(document.error)}" if document.error else ""
+        click.echo(f"{state:<7}{document.n_chunks:>6}  {shown(document.name)}{reason}")
+
+
+@docs.command(epilog="Example:  kb docs show docs/手册.md --kb handbook")
+@click.argument("document")
+@kb_option()
+@click.option("--chunks", is_flag=True, help="Show where the document is split.")
+@json_option
+@pass_edge
+def show(edge: Edge, document: str, kb: str, chunks: bool, as_json: bool) -> None:
+    """Print the stored text of DOCUMENT (id, path or name)."""
+    with edge.services.database.read() as session:
+        base = find_base(session, kb)
+        found = find_document(session, base, document)
+        text = version_text(session, found.version_id) if found.version_id else ""
+        parts = list_chunks(session, found) if chunks else []
+    if as_json:
+        spans = [
+            {"start": c.start, "end": c.end, "page": c.page, "heading": c.heading} for c in parts
+        ]
+        print_json(_as_dict(found) | {"text": text} | ({"spans": spans} if chunks else {}))
+    elif chunks:
+        for chunk in parts:
+            click.echo(f"--- {chunk.start}-{chunk.end}  {shown(chunk.heading)}")
+            click.echo(shown(chunk.text))
+    else:
+        click.echo(shown(text))
+
+
+@docs.command(epilog="Example:  kb docs remove docs/old.md --kb handbook --yes")
+@click.argument("document")
+@kb_option()
+@yes_option
+@pass_edge
+def remove(edge: Edge, document: str, kb: str, yes: bool) -> None:
+    """Remove DOCUMENT (id, path or name) with all its versions; stored answers are redacted.
+
+    A file that is still in an ingested folder comes back with the next `kb ingest`.
+    """
+    services = edge.services
+    with services.database.read() as session:
+        base = find_base(session, kb)
+        found = find_document(session, base, document)
+    if not yes:
+        click.confirm(f"remove {found.name!r}?", abort=True, err=True)
+    with services.database.write() as session:
+        n_chunks = remove_documents(session, base.id, [found.id])
+    services.clean_up()
+    click.echo(f"removed {shown(found.name)} ({n_chunks} chunks)")
+
+
+def _as_dict(document: Document) -> dict[str, object]:
+    return {
+        "id": document.id,
+        "path": document.path,
+        "name": document.name,
+        "status": document.status,
+        "stale": document.is_stale,
+        "error": document.error,
+        "size_bytes": document.size_bytes,
+        "chunks": document.n_chunks,
+        "encoding": document.encoding,
+        "encoding_guessed": document.encoding_guessed,
+        "updated_at": document.updated_at,
+    }

@@ -1,0 +1,197 @@
+"""`kb ingest`: sync folders or files into a knowledge base, with progress by bytes."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kb.cli.edge import Edge, json_option, kb_option, pass_edge, print_json, shown, yes_option
+from kb.errors import CancelledError, KBError, KnowledgeBaseNotFoundError
+from kb.records import IngestReport, KnowledgeBase
+
+if TYPE_CHECKING:
+    from ingest.sync import Progress, SyncOptions
+    from kb.wiring import Services
+
+# Half of the age at which a silent job counts as dead.
+HEARTBEAT_S = 10.0
+# Paths shown of each kind; the rest is counted.
+SHOWN_PATHS = 20
+
+
+@click.command(epilog="Example:  kb ingest ./docs --kb handbook --dry-run")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@kb_option("Knowledge base; created if there is none of this name.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
+@click.option("--no-prune", is_flag=True, help="Keep documents whose files are gone.")
+@click.option("--retry-failed", is_flag=True, help="Parse files again that failed before.")
+@yes_option
+@json_option
+@pass_edge
+def ingest(
+    edge: Edge,
+    paths: tuple[Path, ...],
+    kb: str,
+    dry_run: bool,
+    no_prune: bool,
+    retry_failed: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Make the documents of PATHS in a knowledge base equal to the folders or files there.
+
+    Unchanged files are not read again, changed ones replace their older text, missing ones are
+    removed. Exits with 1 if any file failed; the others are stored all the same.
+    """
+    from ingest.sync import SyncOptions
+
+    options = SyncOptions(
+        prune=not no_prune, dry_run=dry_run, retry_failed=retry_failed, yes=yes
+    )
+    for path in paths:
+        if not path.exists() and not path.is_absolute() and "\0" in str(path):
+            raise click.UsageError(f"not a path: {path}")
+    report = run_sync(edge.services, kb, list(paths), options)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print_report(report, dry_run)
+    return 1 if report.failed else 0
+
+
+def run_sync(
+    services: "Services", kb: str, paths: list[Path], options: "SyncOptions"
+) -> IngestReport:
+    """Sync under a job of its own, with a progress bar on a terminal."""
+    from ingest.sync import sync_folders
+    from kb.storage.bases import find_base
+
+    try:
+        with services.database.read() as session:
+            base = find_base(session, kb)
+    except KnowledgeBaseNotFoundError:
+        if not any(path.exists() for path in paths):
+            raise KBError(
+                f"there is no file or folder {str(paths[0])!r}, and no knowledge base {kb!r} yet"
+            ) from None
+        base = services.create_base(kb)
+    if options.dry_run:
+        return sync_folders(services.sync_parts, base, paths, options)
+    with _job(services, base) as (job_id, is_cancelled), _progress_bar() as show:
+        report = sync_folders(
+            services.sync_parts,
+            base,
+            paths,
+            replace(options, job_id=job_id, progress=show, is_cancelled=is_cancelled),
+        )
+        services.retriever.view(base).save_if_worthwhile()
+    return report
+
+
+@contextmanager
+def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, object]]:
+    """Register the sync as a job with a heartbeat, so that other processes know of it."""
+    from kb.storage.jobs import beat, create_job, finish_job, mark_interrupted, new_owner
+
+    owner = new_owner()
+    with services.database.write() as session:
+        mark_interrupted(session)
+        job = create_job(session, base.id, "ingest", owner=owner)
+    stopped = threading.Event()
+    cancelled = threading.Event()
+
+    def keep_alive() -> None:
+        while not stopped.wait(HEARTBEAT_S):
+            with services.database.write() as session:
+                current = beat(session, job.id, owner)
+            if current is not None and current.cancel_asked:
+                cancelled.set()
+
+    thread = threading.Thread(target=keep_alive, name="job-heartbeat", daemon=True)
+    thread.start()
+    state, error = "failed", None
+    try:
+        yield job.id, cancelled.is_set
+        state = "done"
+    except (KeyboardInterrupt, CancelledError):
+        state = "cancelled"
+        raise
+    except KBError as exc:
+        error = str(exc)
+        raise
+    finally:
+        stopped.set()
+        thread.join(timeout=HEARTBEAT_S)
+        with services.database.write() as session:
+            finish_job(session, job.id, owner, state=state, error=error)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _progress_bar() -> Iterator[object]:
+    """Give a function that shows progress on a terminal; silent where stderr is none."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _progress: None
+        return
+    columns = (
+        TextColumn("{task.fields[files]}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[path]}", markup=False),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("ingest", total=None, files="", path="")
+        last = 0.0
+
+        def show(progress: "Progress") -> None:
+            nonlocal last
+            if time.monotonic() - last < 0.1 and progress.files_done < progress.files_total:
+                return
+            last = time.monotonic()
+            bar.update(
+                task,
+                total=progress.bytes_total,
+                completed=progress.bytes_done,
+                files=f"{progress.files_done}/{progress.files_total} files",
+                path=shown(progress.path or "")[-60:],
+            )
+
+        yield show
+
+
+def _print_report(report: IngestReport, dry_run: bool) -> None:
+    click.echo(
+        f"{report.kb}: {report.added} added, {report.changed} changed, {report.moved} moved, "
+        f"{report.unchanged} unchanged, {report.removed} removed, {len(report.empty)} empty, "
+        f"{len(report.failed)} failed"
+    )
+    signs = {"added": "+", "changed": "~", "moved": ">", "removed": "-"}
+    if dry_run:
+        for kind, paths in report.changes.items():
+            _print_paths(signs.get(kind, " "), paths)
+        click.echo("nothing was changed (--dry-run)")
+        return
+    click.echo(
+        f"{report.chunks_embedded} chunks embedded, {report.chunks_reused} reused, "
+        f"{report.chunks_removed} removed in {report.seconds:.1f} s"
+    )
+    _print_paths("empty:", report.empty, err=True)
+    for failed in report.failed:
+        click.echo(f"failed: {shown(failed.path)}: {shown(failed.error)}", err=True)
+
+
+def _print_paths(sign: str, paths: tuple[str, ...], *, err: bool = False) -> None:
+    for path in paths[:SHOWN_PATHS]:
+        click.echo(f"{sign} {shown(path)}", err=err)
+    if len(paths) > SHOWN_PATHS:
+        click.echo(f"{sign} … and {len(paths) - SHOWN_PATHS} more", err=err)

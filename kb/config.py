@@ -1,0 +1,173 @@
+"""Settings: one frozen object, read once, here and nowhere else.
+
+Precedence: flag > environment ``KB_*`` > ``$KB_HOME/kb.toml`` > default. An unknown key in
+kb.toml is an error; an unknown KB_* variable warns, since other programs may own it. What
+belongs to the data (embedder, splitter, threshold) is stored with the data, not here.
+"""
+
+import difflib
+import logging
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_data_dir
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from kb.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+ENV_PREFIX = "KB_"
+FILE_NAME = "kb.toml"
+
+
+class Settings(BaseSettings):
+    """Every setting, with its unit and the reason for its default."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    home: Path = Field(
+        default_factory=lambda: Path(user_data_dir("kb", appauthor=False)),
+        description="Data folder; the default is the platform's place for user data.",
+    )
+    host: str = Field("127.0.0.1", description="Address of `kb serve`; others need an API key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of `kb serve`; 0 picks a free one.")
+    api_key: SecretStr | None = Field(
+        None, description="Key that every API call must carry; none is asked for on loopback."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "WARNING", description="Questions, answers and document text appear at DEBUG only."
+    )
+
+    top_k: int = Field(
+        5, ge=1, le=100, description="Passages put to the answerer; about 2,000 tokens at 5."
+    )
+    answerer: Literal["extractive", "openai"] = Field(
+        "extractive", description="Who writes answers; extractive needs no model."
+    )
+    openai_base_url: str = Field(
+        "http://127.0.0.1:8080/v1", description="OpenAI-compatible server, for answerer=openai."
+    )
+    openai_model: str = Field("", description="Model name to ask that server for.")
+    openai_api_key: SecretStr | None = Field(None, description="Key for that server, if any.")
+    context_tokens: int = Field(
+        8192, ge=1024, description="Context window for the prompt; ChatGLM2 and 3 have 8,192."
+    )
+    max_new_tokens: int = Field(1024, ge=16, description="Longest completion, in tokens.")
+
+    embed_batch: int = Field(
+        64, ge=1, le=1024, description="Texts per embedder call; measured best of 8 to 128."
+    )
+    threads: int = Field(
+        0, ge=0, description="Threads for the embedder; 0 lets torch take every core."
+    )
+
+    max_upload_mb: int = Field(
+        1024, ge=1, description="Largest upload request in MB; a folder drop is one request."
+    )
+    max_file_mb: int = Field(
+        200, ge=1, description="Largest file in MB that is parsed; scans of books stay below."
+    )
+    max_pages: int = Field(5000, ge=1, description="Most pages of one PDF.")
+    max_cells: int = Field(2_000_000, ge=1, description="Most table cells of one file.")
+    max_text_chars: int = Field(
+        20_000_000, ge=1, description="Most characters of text from one file; ten long novels."
+    )
+    parse_timeout_s: float = Field(
+        120, gt=0, description="Seconds for parsing one file before its parser is killed."
+    )
+    parse_memory_mb: int = Field(
+        2048, ge=256, description="Memory in MB of the parser before it is killed."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load_settings` merges the sources itself, so that it can say where each value is from.
+        return (init_settings,)
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> tuple[Settings, dict[str, str]]:
+    """Read all sources.
+
+    Args:
+        flags: values from the command line; None values count as not given.
+
+    Returns:
+        The settings, and for each field where its value came from.
+
+    Raises:
+        ConfigError: an unknown key in kb.toml or a value that does not fit.
+    """
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    from_env = _from_environment()
+    home = Path(
+        given.get("home")
+        or from_env.get("home")
+        or Settings.model_fields["home"].get_default(call_default_factory=True)
+    )  # type: ignore[call-arg]
+    from_file, file_path = _from_file(home)
+
+    values: dict[str, Any] = {"home": home}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    layers = (
+        (from_file, lambda key: str(file_path)),
+        (from_env, lambda key: ENV_PREFIX + key.upper()),
+        (given, lambda key: "--" + key.replace("_", "-")),
+    )
+    for layer, origin in layers:
+        for key, value in layer.items():
+            values[key] = value
+            origins[key] = origin(key)
+    try:
+        settings = Settings(**values)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = str(first["loc"][0])
+        raise ConfigError(
+            f"setting {key!r} from {origins.get(key, 'default')} has a value that does not fit: "
+            f"{first['msg']}"
+        ) from exc
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()}), origins
+
+
+def _from_environment() -> dict[str, str]:
+    values = {}
+    for name, value in os.environ.items():
+        if not name.startswith(ENV_PREFIX) or not value:
+            continue
+        key = name.removeprefix(ENV_PREFIX).lower()
+        if key in Settings.model_fields:
+            values[key] = value
+        else:
+            logger.warning("environment variable %s is not a setting of kb%s", name, _nearest(key))
+    return values
+
+
+def _from_file(home: Path) -> tuple[dict[str, Any], Path]:
+    path = home / FILE_NAME
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, path
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise ConfigError(f"cannot read {str(path)!r}: {exc}") from exc
+    for key in values:
+        if key not in Settings.model_fields or key == "home":
+            raise ConfigError(f"{str(path)!r}: unknown setting {key!r}{_nearest(key)}")
+    return values, path
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, Settings.model_fields, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,68 @@
+"""The embedder's seam: LangChain's `Embeddings` plus the record that a knowledge base pins.
+
+The default implementation, with torch, is `ingest.embedder`; `from_langchain` puts any
+LangChain embedder into our pipeline.
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+
+from kb.protocols import Vectors
+from kb.records import EmbedderSpec
+
+
+class Embedder(Embeddings):
+    """Turns text into unit vectors. `spec` can be read without loading any weights."""
+
+    spec: EmbedderSpec
+
+    @abstractmethod
+    def embed_array(self, texts: Sequence[str]) -> Vectors:
+        """Return (N, E) float32 rows of length 1, in the order of `texts`.
+
+        Raises:
+            EmbedderError: the weights cannot be loaded or are not the pinned ones.
+        """
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [[float(x) for x in row] for row in self.embed_array(texts)]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+class LangChainEmbedder(Embedder):
+    """Any LangChain embedder in our pipeline; the caller states what it is."""
+
+    def __init__(self, embeddings: Embeddings, spec: EmbedderSpec) -> None:
+        self._embeddings = embeddings
+        self.spec = spec
+
+    def embed_array(self, texts: Sequence[str]) -> Vectors:
+        rows = np.asarray(self._embeddings.embed_documents(list(texts)), dtype=np.float32)
+        return unit_rows(rows.reshape(len(texts), self.spec.dimension))
+
+    def embed_query(self, text: str) -> list[float]:
+        row = np.asarray([self._embeddings.embed_query(text)], dtype=np.float32)
+        return [float(x) for x in unit_rows(row)[0]]
+
+
+def unit_rows(rows: Vectors) -> Vectors:
+    """Scale (N, E) rows to length 1; a zero row stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(norms == 0, 1, norms)).astype(np.float32)
+
+
+def embedded_text(heading: str, text: str) -> str:
+    """Return the exact string that is embedded for a chunk: heading path, then text."""
+    body = text.strip()
+    return f"{heading}\n{body}" if heading else body
+
+
+def text_hash(embedded: str) -> bytes:
+    """Return the key under which a string's vector is stored: SHA-256 of its UTF-8 bytes."""
+    return hashlib.sha256(embedded.encode("utf-8")).digest()

@@ -1,0 +1,129 @@
+"""Everything `kb` and `ingest` raise on purpose.
+
+    KBError
+    ├── NotFoundError
+    │   ├── KnowledgeBaseNotFoundError
+    │   ├── DocumentNotFoundError
+    │   └── JobNotFoundError
+    ├── AlreadyExistsError
+    ├── InvalidInputError          a name, question or option that cannot be used
+    ├── ConfigError                a setting is unknown or has a bad value
+    ├── VersionMismatchError       the base was built by another embedder, splitter or full text
+    ├── ConfirmationNeededError    a sync would remove much; repeat with --yes
+    ├── StorageError               the data folder cannot be read or written
+    │   └── DatabaseTooNewError
+    ├── IndexCorruptError          a snapshot and the database disagree
+    ├── EmbedderError              the embedder cannot be loaded
+    ├── AnswererError              the chat model failed or cannot be reached
+    ├── CancelledError             the user stopped a job
+    └── LoadError                  one source file could not be read
+        ├── UnsupportedFormatError
+        ├── EncryptedFileError
+        ├── CorruptFileError
+        ├── UndecodableTextError
+        └── LimitExceededError     too large, too slow or too deep to parse safely
+
+Anything else that escapes is a bug and should reach the user as a traceback in
+the log and a plain "internal error" in the response.
+"""
+
+from collections.abc import Sequence
+
+
+class KBError(Exception):
+    """Base class: catch this to catch every expected failure."""
+
+
+class NotFoundError(KBError):
+    """The caller named something that does not exist."""
+
+
+class KnowledgeBaseNotFoundError(NotFoundError):
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name
+        hint = f"known: {', '.join(known)}" if known else "there are none yet; run `kb create NAME`"
+        super().__init__(f"no knowledge base named {name!r} ({hint})")
+
+
+class DocumentNotFoundError(NotFoundError):
+    def __init__(self, document: str, base: str) -> None:
+        super().__init__(
+            f"no document {document!r} in knowledge base {base!r}; list them with `kb docs list`"
+        )
+
+
+class JobNotFoundError(NotFoundError):
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id!r}")
+
+
+class AlreadyExistsError(KBError):
+    """The name is taken."""
+
+
+class InvalidInputError(KBError):
+    """A name, question or option cannot be used; `field` says which one."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {message}")
+
+
+class ConfigError(KBError):
+    """A setting is unknown or its value cannot be used."""
+
+
+class VersionMismatchError(KBError):
+    """The knowledge base was built with another embedder, splitter or full text."""
+
+
+class ConfirmationNeededError(KBError):
+    """A sync would remove much; the user must say yes."""
+
+
+class StorageError(KBError):
+    """The data folder cannot be read or written."""
+
+
+class DatabaseTooNewError(StorageError):
+    """The database was written by a newer version of this program."""
+
+
+class IndexCorruptError(KBError):
+    """A vector index snapshot does not agree with the database."""
+
+
+class EmbedderError(KBError):
+    """The embedder cannot be loaded or does not match its checksum."""
+
+
+class AnswererError(KBError):
+    """The chat model failed or cannot be reached."""
+
+
+class CancelledError(KBError):
+    """The user stopped a job."""
+
+
+class LoadError(KBError):
+    """One source file could not be read; the message is the reason shown to the user."""
+
+
+class UnsupportedFormatError(LoadError):
+    """No loader knows this format."""
+
+
+class EncryptedFileError(LoadError):
+    """The file needs a password."""
+
+
+class CorruptFileError(LoadError):
+    """The file is damaged or is not what its name says."""
+
+
+class UndecodableTextError(LoadError):
+    """The bytes are not text in any encoding we can tell."""
+
+
+class LimitExceededError(LoadError):
+    """The file is too large, too slow or too deep to parse safely."""

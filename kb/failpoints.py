@@ -1,0 +1,26 @@
+"""Named places where a test can kill the process, as a power cut would.
+
+A kill test arms one in a child process of its own; in normal use `failpoint` is one comparison.
+"""
+
+import os
+
+_armed: str | None = None
+_passes_left = 0
+
+
+def arm(name: str, passes: int = 0) -> None:
+    """Make the process die at this failpoint after surviving it `passes` times."""
+    global _armed, _passes_left
+    _armed, _passes_left = name, passes
+
+
+def failpoint(name: str) -> None:
+    """Kill this process here, without any clean-up, if this failpoint is armed."""
+    global _passes_left
+    if name != _armed:
+        return
+    if _passes_left > 0:
+        _passes_left -= 1
+        return
+    os._exit(137)

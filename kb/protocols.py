@@ -1,0 +1,58 @@
+"""The three seams that may have more than one implementation.
+
+Everything else exists once. Each protocol has a contract suite in `tests/` that every
+implementation passes. (The embedder's seam is LangChain's `Embeddings`; see `kb/embedder.py`.)
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kb.records import AnswerEvent, Passage, Question
+
+Vectors = npt.NDArray[np.float32]
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours by inner product over chunk ids. Not thread-safe; its owner locks."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, ids: Sequence[int], vectors: Vectors) -> None:
+        """Add chunks; `vectors` is (N, E) float32, unit rows; an id present is replaced."""
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget chunks; unknown ids are ignored."""
+
+    def search(self, vector: Vectors, top_k: int) -> list[tuple[int, float]]:
+        """Return ``(chunk_id, cosine)`` best first; at most `top_k`; `vector` is (E,)."""
+
+
+class Lexical(Protocol):
+    """Full-text search inside one knowledge base, in the database's own transaction."""
+
+    def add(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        """Index ``(chunk_id, heading, text)`` rows."""
+
+    def remove(self, chunk_ids: Sequence[int]) -> None:
+        """Forget chunks; unknown ids are ignored."""
+
+    def search(self, query: str, top_k: int) -> list[tuple[int, float]]:
+        """Return ``(chunk_id, score)`` best first, score >= 0, higher is better."""
+
+
+class Answerer(Protocol):
+    """Turns passages into an answer."""
+
+    @property
+    def model(self) -> str:
+        """The name shown to the user."""
+
+    def answer(self, question: Question, passages: Sequence[Passage]) -> Iterator[AnswerEvent]:
+        """Yield Token events, then one Drafted. Never called on a refusal.
+
+        Raises:
+            AnswererError: the model failed or cannot be reached.
+        """

@@ -1,0 +1,380 @@
+"""The frozen records that flow through the program, from a file to a cited answer.
+
+Records hold data only. `to_dict` methods, where present, give the JSON contracts of the
+command line and the HTTP API; fields may be added there, never renamed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Channel = Literal["hybrid", "dense", "lexical"]
+DocumentStatus = Literal["ready", "empty", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSpec:
+    """What a knowledge base must know of its embedder without loading it.
+
+    `identity` names weights, precision and settings; vectors of two identities never mix.
+    `scripts` are ISO 15924 codes of the scripts the embedder was trained on.
+    """
+
+    name: str
+    identity: str
+    dimension: int
+    scripts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeBase:
+    """A named set of documents with one embedder and one index."""
+
+    id: str
+    name: str
+    embedder_id: int
+    embedder: EmbedderSpec
+    splitter: str
+    fulltext: str
+    support_threshold: float
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where documents come from: one folder root, or `upload`.
+
+    `root` is an absolute path for a folder and "" for uploads; `label` is the folder as the
+    user gave it, used for display.
+    """
+
+    id: str
+    kb_id: str
+    kind: Literal["folder", "upload"]
+    root: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One source file: identity, state and size, without its text."""
+
+    id: str
+    kb_id: str
+    source_id: str
+    path: str
+    name: str
+    status: DocumentStatus
+    error: str | None
+    is_stale: bool
+    content_hash: str | None
+    version_id: int | None
+    size_bytes: int
+    n_chunks: int
+    encoding: str | None
+    encoding_guessed: bool
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading in a document: `start` is the character offset where its line begins."""
+
+    start: int
+    level: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDocument:
+    """One file as clean text plus what the citation needs.
+
+    `text` uses "\\n" line ends. `headings` and `pages` are ordered by offset; `pages[i]` is
+    the offset at which page ``i + 1`` begins, empty where the format has no pages.
+    `encoding` is the name of the text encoding, None for formats that have none of their own.
+    `content_hash` is the SHA-256 of the bytes that were parsed, in hex.
+    """
+
+    text: str
+    headings: tuple[Heading, ...]
+    pages: tuple[int, ...]
+    encoding: str | None
+    encoding_guessed: bool
+    loader: str
+    content_hash: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a document: ``text[start:end]``, with the heading path in force there."""
+
+    start: int
+    end: int
+    heading: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stored contiguous piece of a document; ``document_text[start:end] == text``.
+
+    `page` is the 1-based page on which the chunk begins, None where the format has none.
+    `version_id` names the document version that the offsets refer to.
+    """
+
+    id: int
+    kb_id: str
+    document_id: str
+    version_id: int
+    position: int
+    start: int
+    end: int
+    page: int | None
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelScores:
+    """What each retriever said of a hit; None where it did not find the chunk.
+
+    `dense` is a cosine in [-1, 1]; `lexical` is BM25, >= 0, higher is better; `rerank` is the
+    cross-encoder's score in [0, 1].
+    """
+
+    dense: float | None
+    lexical: float | None
+    rerank: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        return {"dense": self.dense, "lexical": self.lexical, "rerank": self.rerank}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that a retriever found. `score` in [0, 1], higher is better; `rank` from 1."""
+
+    rank: int
+    score: float
+    kb: str
+    document: str
+    chunk: Chunk
+    channels: ChannelScores
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rank": self.rank,
+            "score": round(self.score, 6),
+            "kb": self.kb,
+            "document_id": self.chunk.document_id,
+            "document": self.document,
+            "page": self.chunk.page,
+            "start": self.chunk.start,
+            "end": self.chunk.end,
+            "heading": self.chunk.heading,
+            "text": self.chunk.text,
+            "channels": self.channels.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A hit as shown to the model or reader; `number` from 1 is what a marker ``[n]`` names.
+
+    `pages` are the page starts of the whole document, so that a span inside the chunk can be
+    given its own page.
+    """
+
+    number: int
+    hit: Hit
+    pages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """An answer sentence tied to a span of a document.
+
+    ``document_text[start:end] == quote`` always. `supported` is False when a number, date or
+    quoted name of the answer sentence does not occur in the passage.
+    """
+
+    marker: str
+    kb: str
+    document_id: str
+    document: str
+    version_id: int
+    page: int | None
+    start: int
+    end: int
+    quote: str
+    supported: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "marker": self.marker,
+            "kb": self.kb,
+            "document_id": self.document_id,
+            "document": self.document,
+            "page": self.page,
+            "start": self.start,
+            "end": self.end,
+            "quote": self.quote,
+            "supported": self.supported,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSpan:
+    """The shortest verbatim answer, with the index of the citation that holds it."""
+
+    text: str
+    citation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts and times of one completion; zeros for the extractive answerer."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One earlier question and its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a user asks. `kbs` are names or ids; `top_k` passages are put to the answerer."""
+
+    text: str
+    kbs: tuple[str, ...]
+    top_k: int
+    channel: Channel = "hybrid"
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The whole reply to a question; `to_dict` is the contract of ``kb ask --json``."""
+
+    text: str
+    refused: bool
+    support: float
+    answer_span: AnswerSpan | None
+    citations: tuple[Citation, ...]
+    passages: tuple[Passage, ...]
+    model: str
+    timings: Mapping[str, float | int | None] = field(default_factory=dict)
+    trace_id: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        span = self.answer_span
+        return {
+            "answer": self.text,
+            "refused": self.refused,
+            "support": round(self.support, 4),
+            "answer_span": {"text": span.text, "citation": span.citation} if span else None,
+            "citations": [citation.to_dict() for citation in self.citations],
+            "passages": [passage.hit.to_dict() for passage in self.passages],
+            "model": self.model,
+            "timings": dict(self.timings),
+            "trace_id": self.trace_id,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an answerer made of the passages, before the server proves the citations.
+
+    `quotes` are ``(passage_index, start, end, answer_sentence)`` with document offsets, for an
+    answerer that knows its own sources; empty means that the server aligns the sentences.
+    """
+
+    text: str
+    answer_span: str | None
+    quotes: tuple[tuple[int, int, int, str], ...]
+    usage: Usage
+
+
+# What `Answerer.answer` and the chain yield, in this order: one Retrieved, any number of
+# Token, one Finished. A failure after the first event arrives as Failed.
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """An answerer's last event: the draft that the chain turns into a Finished."""
+
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    type: str
+    message: str
+
+
+AnswerEvent = Retrieved | Token | Drafted | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What one sync did; `to_dict` is the contract of ``kb ingest --json``."""
+
+    kb: str
+    added: int
+    changed: int
+    moved: int
+    unchanged: int
+    removed: int
+    empty: tuple[str, ...]
+    failed: tuple[FailedFile, ...]
+    chunks_embedded: int
+    chunks_reused: int
+    chunks_removed: int
+    seconds: float
+    # Paths by what happened to them, for people and for the page.
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kb": self.kb,
+            "added": self.added,
+            "changed": self.changed,
+            "moved": self.moved,
+            "unchanged": self.unchanged,
+            "removed": self.removed,
+            "empty": [{"path": path} for path in self.empty],
+            "failed": [{"path": file.path, "error": file.error} for file in self.failed],
+            "chunks_embedded": self.chunks_embedded,
+            "chunks_reused": self.chunks_reused,
+            "chunks_removed": self.chunks_removed,
+            "seconds": round(self.seconds, 3),
+            "changes": {kind: list(paths) for kind, paths in self.changes.items()},
+        }

@@ -1,0 +1,1 @@
+"""The database: the only truth. Everything else here is a view of it."""

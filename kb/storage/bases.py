@@ -1,0 +1,281 @@
+"""Knowledge bases and their sources: create, find, list, rename, delete."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from kb.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    KnowledgeBaseNotFoundError,
+    VersionMismatchError,
+)
+from kb.records import EmbedderSpec, KnowledgeBase, Source
+from kb.storage.fulltext import FullText
+from kb.storage.tables import (
+    ChunkRow,
+    DocumentRow,
+    EmbedderRow,
+    KnowledgeBaseRow,
+    SourceRow,
+    TracePassageRow,
+)
+from kb.storage.traces import redact_documents
+
+MAX_NAME_CHARS = 100
+_HEX_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseCounts:
+    """How much a knowledge base holds."""
+
+    documents: int
+    failed: int
+    chunks: int
+
+
+def new_id() -> str:
+    """Return a random 128-bit id as 32 hex digits."""
+    return uuid4().hex
+
+
+def now() -> str:
+    """Return the time in UTC as ISO 8601 text, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def check_name(name: str) -> str:
+    """Return `name` in NFC without outer white space.
+
+    Raises:
+        InvalidInputError: it is empty or long, looks like an id, or holds "/", "\\" or
+            control or direction-changing characters.
+    """
+    clean = unicodedata.normalize("NFC", name).strip()
+    if not clean:
+        raise InvalidInputError("name", "a knowledge base needs a name")
+    if len(clean) > MAX_NAME_CHARS:
+        raise InvalidInputError("name", f"{len(clean)} characters; at most {MAX_NAME_CHARS}")
+    if _HEX_ID.fullmatch(clean):
+        raise InvalidInputError("name", "32 hex digits would look like an id; add another letter")
+    for character in clean:
+        # Cc control, Cf format (direction overrides, zero width), Cs lone surrogate.
+        if character in "/\\" or unicodedata.category(character) in {"Cc", "Cf", "Cs"}:
+            raise InvalidInputError("name", f"the character {character!r} is not allowed")
+    if clean in {".", ".."}:
+        raise InvalidInputError("name", f"{clean!r} is not allowed")
+    return clean
+
+
+def create_base(
+    session: Session,
+    name: str,
+    *,
+    embedder: EmbedderSpec,
+    splitter: str,
+    fulltext: str,
+    support_threshold: float,
+) -> KnowledgeBase:
+    """Create an empty knowledge base that pins embedder, splitter and full-text versions.
+
+    Raises:
+        InvalidInputError: the name cannot be used.
+        AlreadyExistsError: the name is taken.
+    """
+    clean = check_name(name)
+    if session.scalar(select(KnowledgeBaseRow.id).where(KnowledgeBaseRow.name == clean)):
+        raise AlreadyExistsError(f"a knowledge base named {clean!r} exists already")
+    row = KnowledgeBaseRow(
+        id=new_id(),
+        name=clean,
+        embedder_id=_embedder_id(session, embedder),
+        splitter=splitter,
+        fulltext=fulltext,
+        support_threshold=support_threshold,
+        last_seq=0,
+        log_floor=0,
+        created_at=now(),
+    )
+    session.add(row)
+    session.flush()
+    FullText(session, row.id).create()
+    return find_base(session, row.id)
+
+
+def find_base(session: Session, name_or_id: str) -> KnowledgeBase:
+    """Return the knowledge base with this id or name.
+
+    Raises:
+        KnowledgeBaseNotFoundError: naming those that exist.
+    """
+    name = unicodedata.normalize("NFC", name_or_id).strip()
+    condition = (
+        KnowledgeBaseRow.id == name if _HEX_ID.fullmatch(name) else KnowledgeBaseRow.name == name
+    )
+    found = session.execute(_bases().where(condition)).one_or_none()
+    if found is None:
+        known = session.scalars(select(KnowledgeBaseRow.name).order_by(KnowledgeBaseRow.name))
+        raise KnowledgeBaseNotFoundError(name_or_id, list(known))
+    return _record(found[0], found[1])
+
+
+def list_bases(session: Session) -> list[KnowledgeBase]:
+    """Return all knowledge bases by name."""
+    rows = session.execute(_bases().order_by(KnowledgeBaseRow.name))
+    return [_record(row[0], row[1]) for row in rows]
+
+
+def count_base(session: Session, kb_id: str) -> BaseCounts:
+    """Return how many documents (and how many of them failed) and chunks a base holds."""
+    by_status = dict(
+        session.execute(
+            select(DocumentRow.status, func.count())
+            .where(DocumentRow.kb_id == kb_id)
+            .group_by(DocumentRow.status)
+        )
+        .tuples()
+        .all()
+    )
+    chunks = session.scalar(select(func.count()).where(ChunkRow.kb_id == kb_id)) or 0
+    return BaseCounts(
+        documents=sum(by_status.values()), failed=by_status.get("failed", 0), chunks=chunks
+    )
+
+
+def change_base(
+    session: Session,
+    base: KnowledgeBase,
+    *,
+    name: str | None = None,
+    support_threshold: float | None = None,
+) -> KnowledgeBase:
+    """Rename a base or set its threshold; None leaves a value as it is."""
+    row = session.get_one(KnowledgeBaseRow, base.id)
+    if name is not None:
+        clean = check_name(name)
+        taken = select(KnowledgeBaseRow.id).where(
+            KnowledgeBaseRow.name == clean, KnowledgeBaseRow.id != base.id
+        )
+        if session.scalar(taken):
+            raise AlreadyExistsError(f"a knowledge base named {clean!r} exists already")
+        row.name = clean
+    if support_threshold is not None:
+        if not 0 <= support_threshold <= 1:
+            raise InvalidInputError("support_threshold", "must lie between 0 and 1")
+        row.support_threshold = support_threshold
+    session.flush()
+    return find_base(session, base.id)
+
+
+def delete_base(session: Session, base: KnowledgeBase) -> None:
+    """Delete a base with everything in it; stored answers that used it are redacted."""
+    used = select(TracePassageRow.document_id).where(
+        TracePassageRow.document_id.in_(select(DocumentRow.id).where(DocumentRow.kb_id == base.id))
+    )
+    redact_documents(session, list(session.scalars(used.distinct())))
+    FullText(session, base.id).drop()
+    session.execute(delete(KnowledgeBaseRow).where(KnowledgeBaseRow.id == base.id))
+
+
+def find_or_add_source(session: Session, kb_id: str, *, kind: str, root: str, label: str) -> Source:
+    """Return the source with this root, made if needed; its label becomes the one given."""
+    row = session.scalar(
+        select(SourceRow).where(
+            SourceRow.kb_id == kb_id, SourceRow.kind == kind, SourceRow.root == root
+        )
+    )
+    if row is None:
+        row = SourceRow(id=new_id(), kb_id=kb_id, kind=kind, root=root, label=label)
+        session.add(row)
+    row.label = label
+    session.flush()
+    return source_record(row)
+
+
+def list_sources(session: Session, kb_id: str) -> list[Source]:
+    """Return a base's sources by root."""
+    rows = session.scalars(
+        select(SourceRow).where(SourceRow.kb_id == kb_id).order_by(SourceRow.root)
+    )
+    return [source_record(row) for row in rows]
+
+
+def check_versions(base: KnowledgeBase, *, embedder: EmbedderSpec, splitter: str) -> None:
+    """Refuse to write into a base that another embedder or splitter built.
+
+    Raises:
+        VersionMismatchError: naming the command that helps.
+    """
+    if base.embedder.identity != embedder.identity:
+        raise VersionMismatchError(
+            f"knowledge base {base.name!r} was built with the embedder "
+            f"{base.embedder.identity!r}, not {embedder.identity!r}; vectors of the two cannot "
+            "be mixed: run `kb create NEW` and ingest the folder into it with `--kb NEW`"
+        )
+    if base.splitter != splitter:
+        raise VersionMismatchError(
+            f"knowledge base {base.name!r} was split by {base.splitter!r}, this version splits by "
+            f"{splitter!r}; run `kb verify --repair` to split the stored texts again"
+        )
+
+
+def check_fulltext_version(base: KnowledgeBase, fulltext: str) -> None:
+    """Refuse to use full-text rows that other rules made.
+
+    Raises:
+        VersionMismatchError: naming the command that makes them again.
+    """
+    if base.fulltext != fulltext:
+        raise VersionMismatchError(
+            f"the full text of knowledge base {base.name!r} was made by {base.fulltext!r}, this "
+            f"version uses {fulltext!r}; run `kb verify --repair` to make it again"
+        )
+
+
+def source_record(row: SourceRow) -> Source:
+    kind = "folder" if row.kind == "folder" else "upload"
+    return Source(id=row.id, kb_id=row.kb_id, kind=kind, root=row.root, label=row.label)
+
+
+def _embedder_id(session: Session, spec: EmbedderSpec) -> int:
+    row = session.scalar(select(EmbedderRow).where(EmbedderRow.identity == spec.identity))
+    if row is None:
+        row = EmbedderRow(
+            identity=spec.identity,
+            name=spec.name,
+            dimension=spec.dimension,
+            scripts=sorted(spec.scripts),
+        )
+        session.add(row)
+        session.flush()
+    return row.id
+
+
+def _bases():  # type: ignore[no-untyped-def]
+    return select(KnowledgeBaseRow, EmbedderRow).join(
+        EmbedderRow, KnowledgeBaseRow.embedder_id == EmbedderRow.id
+    )
+
+
+def _record(row: KnowledgeBaseRow, embedder: EmbedderRow) -> KnowledgeBase:
+    return KnowledgeBase(
+        id=row.id,
+        name=row.name,
+        embedder_id=embedder.id,
+        embedder=EmbedderSpec(
+            name=embedder.name,
+            identity=embedder.identity,
+            dimension=embedder.dimension,
+            scripts=frozenset(embedder.scripts),
+        ),
+        splitter=row.splitter,
+        fulltext=row.fulltext,
+        support_threshold=row.support_threshold,
+        created_at=row.created_at,
+    )

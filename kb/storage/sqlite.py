@@ -1,0 +1,204 @@
+"""The only file with SQL that SQLite alone understands: pragmas, locks and FTS5.
+
+PostgreSQL, should an issue ask for it, replaces this file and nothing else.
+
+Full text: one FTS5 table per knowledge base, because `bm25()` takes its statistics from the
+whole table. Terms are made by `kb.terms` and arrive joined by spaces; the `ascii` tokenizer
+keeps each whole, since every non-ASCII character is a token character there and the few ASCII
+signs that terms hold are named below. The table keeps its own copy of the terms: this SQLite
+generation cannot delete from a contentless table.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+# How long a writer waits for another one. A document's transaction is far shorter.
+BUSY_TIMEOUT_S = 60
+# An execution option: transactions begun with it take the write lock at once.
+IMMEDIATE = {"kb_immediate": True}
+# SQLite's limit on bound values per statement is 32,766; stay well below.
+MAX_VALUES = 10_000
+
+
+def make_engine(path: str) -> Engine:
+    """Return an engine whose connections are set up; nothing is opened yet."""
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _set_up_connection)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up_connection(connection: Any, _record: Any) -> None:
+    # The driver's own transaction handling is switched off; `_begin` speaks BEGIN itself.
+    connection.isolation_level = None
+    _use_write_ahead_log(connection)
+    connection.execute("PRAGMA foreign_keys = ON")
+    # NORMAL in WAL mode: a power cut may lose the last commits, never consistency.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    # Removed text must not stay readable in free pages.
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("PRAGMA cache_size = -65536")  # 64 MiB
+
+
+def _use_write_ahead_log(connection: Any) -> None:
+    """Switch to WAL; two processes that open a new file at once may have to take turns."""
+    import sqlite3
+
+    for attempt in range(50):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc) or attempt == 49:
+                raise
+            time.sleep(0.1)
+
+
+def _begin(connection: Any) -> None:
+    options = connection.get_execution_options()
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("kb_immediate") else "BEGIN")
+
+
+def is_intact(session: Session) -> list[str]:
+    """Return SQLite's own complaints about the file and its foreign keys; [] when sound."""
+    problems = [
+        str(row[0]) for row in session.execute(text("PRAGMA integrity_check(20)")) if row[0] != "ok"
+    ]
+    problems += [
+        f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}"
+        for row in session.execute(text("PRAGMA foreign_key_check")).fetchmany(20)
+    ]
+    return problems
+
+
+def backup(engine: Engine, target: str) -> None:
+    """Copy the database to `target`, consistent even while others write."""
+    import sqlite3
+
+    raw = engine.raw_connection()
+    try:
+        copy = sqlite3.connect(target)
+        try:
+            raw.driver_connection.backup(copy)  # type: ignore[union-attr]
+        finally:
+            copy.close()
+    finally:
+        raw.close()
+
+
+def is_disk_full(exc: OperationalError) -> bool:
+    return "disk is full" in str(exc.orig)
+
+
+def is_read_only(exc: OperationalError) -> bool:
+    message = str(exc.orig)
+    return "readonly" in message or "unable to open" in message
+
+
+def insert_new(table: Any) -> Any:
+    """Return an INSERT that leaves out rows whose unique key is stored already."""
+    return insert(table).on_conflict_do_nothing()
+
+
+# Full text
+
+
+def _fulltext_table(kb_id: str) -> str:
+    if len(kb_id) != 32 or not set(kb_id) <= set("0123456789abcdef"):
+        raise ValueError(f"not a knowledge base id: {kb_id!r}")
+    return f"fulltext_{kb_id}"
+
+
+def create_fulltext(session: Session, kb_id: str) -> None:
+    table = _fulltext_table(kb_id)
+    session.execute(
+        text(
+            f"CREATE VIRTUAL TABLE {table} USING fts5("
+            "heading, body, tokenize = \"ascii tokenchars '_.-'\")"
+        )
+    )
+    session.execute(text(f"CREATE VIRTUAL TABLE {table}_terms USING fts5vocab('{table}', 'row')"))
+
+
+def drop_fulltext(session: Session, kb_id: str) -> None:
+    table = _fulltext_table(kb_id)
+    session.execute(text(f"DROP TABLE IF EXISTS {table}_terms"))
+    session.execute(text(f"DROP TABLE IF EXISTS {table}"))
+
+
+def insert_fulltext(session: Session, kb_id: str, rows: Sequence[tuple[int, str, str]]) -> None:
+    """Add ``(chunk_id, heading_terms, body_terms)`` rows."""
+    if not rows:
+        return
+    table = _fulltext_table(kb_id)
+    session.execute(
+        text(f"INSERT INTO {table}(rowid, heading, body) VALUES (:id, :heading, :body)"),
+        [{"id": id_, "heading": heading, "body": body} for id_, heading, body in rows],
+    )
+
+
+def delete_fulltext(session: Session, kb_id: str, chunk_ids: Sequence[int]) -> None:
+    if not chunk_ids:
+        return
+    table = _fulltext_table(kb_id)
+    session.execute(
+        text(f"DELETE FROM {table} WHERE rowid = :id"), [{"id": id_} for id_ in chunk_ids]
+    )
+
+
+def search_fulltext(
+    session: Session, kb_id: str, match: str, weights: tuple[float, float], limit: int
+) -> list[tuple[int, float]]:
+    """Return ``(chunk_id, score)`` best first; score is BM25 >= 0; ties by chunk id."""
+    table = _fulltext_table(kb_id)
+    rows = session.execute(
+        text(
+            f"SELECT rowid, -bm25({table}, {float(weights[0])}, {float(weights[1])}) AS score "
+            f"FROM {table} WHERE {table} MATCH :match ORDER BY score DESC, rowid LIMIT :limit"
+        ),
+        {"match": match, "limit": limit},
+    )
+    return [(int(row[0]), float(row[1])) for row in rows]
+
+
+def fulltext_frequencies(session: Session, kb_id: str, terms: Iterable[str]) -> dict[str, int]:
+    """Return how many chunks hold each term; absent terms are left out."""
+    table = _fulltext_table(kb_id)
+    rows = session.execute(
+        text(
+            f"SELECT term, doc FROM {table}_terms "
+            "WHERE term IN (SELECT value FROM json_each(:terms))"
+        ),
+        {"terms": json.dumps(list(terms))},
+    )
+    return {str(row[0]): int(row[1]) for row in rows}
+
+
+def fulltext_count(session: Session, kb_id: str) -> int:
+    table = _fulltext_table(kb_id)
+    # The docsize shadow table is a plain table: counting it reads no text.
+    return int(session.execute(text(f"SELECT count(*) FROM {table}_docsize")).scalar_one())
+
+
+def fulltext_ids(session: Session, kb_id: str) -> set[int]:
+    table = _fulltext_table(kb_id)
+    return {int(row[0]) for row in session.execute(text(f"SELECT id FROM {table}_docsize"))}
+
+
+def check_fulltext(session: Session, kb_id: str) -> str | None:
+    """Run FTS5's own integrity check; return its complaint, None when sound."""
+    table = _fulltext_table(kb_id)
+    try:
+        session.execute(text(f"INSERT INTO {table}({table}) VALUES ('integrity-check')"))
+    except Exception as exc:  # noqa: BLE001 - the driver's class differs by SQLite version
+        return str(exc).splitlines()[0]
+    return None

@@ -1,0 +1,180 @@
+"""Puts the parts together, once: settings in, a running knowledge base out.
+
+Only the edge imports this file: the command line, the API's app factory and tests. Nothing
+heavy is loaded until it is used: the embedder at the first text, an index at the first search.
+"""
+
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from kb.config import Settings
+from kb.embedder import Embedder
+from kb.errors import ConfigError
+from kb.extractive import ExtractiveAnswerer
+from kb.protocols import Answerer
+from kb.records import KnowledgeBase
+from kb.retrieve import Retriever
+from kb.storage.bases import create_base, delete_base
+from kb.storage.blobs import Blobs
+from kb.storage.database import Database
+from kb.storage.embeddings import sweep_embeddings
+from kb.storage.jobs import is_any_job_live
+from kb.support import DEFAULT_SUPPORT_THRESHOLD
+from kb.terms import FULLTEXT
+
+if TYPE_CHECKING:
+    from ingest.parser import Parser
+    from ingest.sync import SyncParts
+    from kb.chain import AskChain
+
+
+class Services:
+    """Owns what lives as long as the process: database, embedder, indexes, parser child."""
+
+    def __init__(
+        self, settings: Settings, database: Database, embedder: Embedder, chat_model: Any = None
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.embedder = embedder
+        self._chat_model = chat_model
+        self.blobs = Blobs(settings.home)
+        self.retriever = Retriever(database, embedder, settings.home / "index")
+
+    @classmethod
+    def open(
+        cls, settings: Settings, *, embedder: Embedder | None = None, chat_model: Any = None
+    ) -> Self:
+        """Open the data folder.
+
+        Args:
+            settings: where and how.
+            embedder: in place of the embedded default.
+            chat_model: a LangChain chat model that writes the answers, in place of the
+                answerer that the settings name.
+
+        Raises:
+            StorageError: the data folder cannot be used.
+        """
+        return cls(
+            settings, Database.open(settings.home), embedder or _embedder(settings), chat_model
+        )
+
+    def close(self) -> None:
+        if "parser" in self.__dict__:
+            self.parser.close()
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def parser(self) -> "Parser":
+        from ingest.parser import ParseLimits, Parser
+
+        return Parser(
+            ParseLimits(
+                timeout_s=self.settings.parse_timeout_s,
+                memory_mb=self.settings.parse_memory_mb,
+                max_file_mb=self.settings.max_file_mb,
+                max_pages=self.settings.max_pages,
+                max_cells=self.settings.max_cells,
+                max_text_chars=self.settings.max_text_chars,
+            )
+        )
+
+    @cached_property
+    def sync_parts(self) -> "SyncParts":
+        from ingest.sync import SyncParts
+
+        return SyncParts(database=self.database, embedder=self.embedder, parser=self.parser)
+
+    @cached_property
+    def chain(self) -> "AskChain":
+        from kb.chain import AskChain
+
+        return AskChain(self.database, self.retriever, self.answerer)
+
+    @cached_property
+    def answerer(self) -> Answerer:
+        if self._chat_model is not None:
+            return _chat_answerer(self.settings, self._chat_model, "")
+        if self.settings.answerer == "openai":
+            return _chat_answerer(self.settings, *_openai_model(self.settings))
+        return ExtractiveAnswerer()
+
+    def create_base(self, name: str) -> KnowledgeBase:
+        """Create a knowledge base with this process's embedder, splitter and full text.
+
+        Raises:
+            InvalidInputError, AlreadyExistsError
+        """
+        from ingest.splitter import SPLITTER
+
+        with self.database.write() as session:
+            return create_base(
+                session,
+                name,
+                embedder=self.embedder.spec,
+                splitter=SPLITTER,
+                fulltext=FULLTEXT,
+                support_threshold=DEFAULT_SUPPORT_THRESHOLD,
+            )
+
+    def delete_base(self, base: KnowledgeBase) -> None:
+        """Delete a knowledge base with its index files, and blobs that nothing else uses."""
+        import shutil
+
+        with self.database.write() as session:
+            delete_base(session, base)
+        self.retriever.forget(base.id)
+        shutil.rmtree(self.settings.home / "index" / base.id, ignore_errors=True)
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """After a removal: drop blobs, and vectors no chunk uses unless a job may need them."""
+        with self.database.write() as session:
+            if not is_any_job_live(session):
+                sweep_embeddings(session)
+        with self.database.write() as session:
+            self.blobs.drop_unused(session)
+
+
+def _embedder(settings: Settings) -> Embedder:
+    from ingest.embedder import MiniLMEmbedder
+
+    return MiniLMEmbedder(batch_size=settings.embed_batch, threads=settings.threads)
+
+
+def _chat_answerer(settings: Settings, model: Any, name: str) -> Answerer:
+    from kb.chat import ChatAnswerer
+
+    return ChatAnswerer(
+        model,
+        name=name,
+        context_tokens=settings.context_tokens,
+        max_new_tokens=settings.max_new_tokens,
+    )
+
+
+def _openai_model(settings: Settings) -> tuple[Any, str]:
+    if not settings.openai_model:
+        raise ConfigError("answerer=openai needs the setting openai_model (KB_OPENAI_MODEL)")
+    from langchain_openai import ChatOpenAI
+    from pydantic import SecretStr
+
+    model = ChatOpenAI(
+        model=settings.openai_model,
+        base_url=settings.openai_base_url,
+        api_key=settings.openai_api_key or SecretStr("none"),
+    )
+    return model, settings.openai_model

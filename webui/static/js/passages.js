@@ -1,0 +1,45 @@
+/* Hits and passages as a list: where each stands, its score and what each channel said of it. */
+
+import { bdi, h } from "./dom.js";
+import { label } from "./i18n.js";
+import { openDocument } from "./viewer.js";
+
+const CHANNELS = [
+  ["dense", "denseScore"],
+  ["lexical", "lexicalScore"],
+  ["rerank", "rerankScore"],
+];
+
+/** `hits`: the search contract of the API, best first. */
+export const hitList = (hits) => h("ol", { class: "hits" }, hits.map(hitItem));
+
+function hitItem(hit) {
+  const open = () =>
+    openDocument({
+      kb: hit.kb,
+      id: hit.document_id,
+      name: hit.document,
+      page: hit.page,
+      start: hit.start,
+      end: hit.end,
+      quote: hit.text,
+    });
+  const meter = h("meter", { min: 0, max: 1, value: hit.score });
+  label(meter, "score", { score: hit.score });
+  const channels = CHANNELS.filter(([name]) => typeof hit.channels?.[name] === "number").map(
+    ([name, text]) => h("span", {}, h("span", { text }), ` ${hit.channels[name].toFixed(3)}`),
+  );
+  return h(
+    "li",
+    { class: "hit" },
+    h(
+      "header",
+      {},
+      h("button", { class: "link", type: "button", onclick: open }, bdi(hit.document)),
+      typeof hit.page === "number" ? h("span", { class: "fine", text: ["page", { page: hit.page }] }) : null,
+      hit.heading ? bdi(hit.heading, { class: "fine heading-path" }) : null,
+    ),
+    h("p", { class: "hit-text", dir: "auto" }, hit.text),
+    h("p", { class: "scores fine" }, meter, h("span", { text: ["score", { score: hit.score }] }), channels),
+  );
+}
