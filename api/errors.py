@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from kb import errors
 from kb.errors import (
     AlreadyExistsError,
     AnswererError,
@@ -89,6 +90,13 @@ def status_for(exc: KBError) -> int:
     return next(status for cls, status in STATUS if isinstance(exc, cls))
 
 
+def status_for_name(type_: str) -> int:
+    """Return the status of a failure of which only the class name is left."""
+    cls = getattr(errors, type_, KBError)
+    is_ours = isinstance(cls, type) and issubclass(cls, KBError)
+    return next(status for base, status in STATUS if issubclass(cls if is_ours else KBError, base))
+
+
 def error_body(type_: str, message: str) -> dict[str, Any]:
     return {"error": {"type": type_, "message": message}}
 
@@ -150,4 +158,4 @@ def _finding(finding: Mapping[str, Any]) -> str:
         where = where[1:]
     if finding["type"] == "json_invalid":
         return "body: not valid JSON"
-    return f"{'.'.join(where) or 'body'}: {finding['msg']}"
+    return f"{'.'.join(where) or 'body'}: {finding['msg'].removeprefix('Value error, ')}"

@@ -43,7 +43,7 @@ class Observe:
                 headers = MutableHeaders(scope=message)
                 for name, value in SAFE_HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("cache-control", "no-store")
+                headers.setdefault("cache-control", _cache_rule(scope["path"]))
             await send(message)
 
         try:
@@ -56,6 +56,11 @@ class Observe:
         finally:
             if status:
                 self.metrics.count_request(_method(scope), _template(scope), status)
+
+
+def _cache_rule(path: str) -> str:
+    """Let the page's files be kept if they are asked for again; answers are never kept."""
+    return "no-cache" if path == "/" or path.startswith("/static/") else "no-store"
 
 
 def _method(scope: Scope) -> str:

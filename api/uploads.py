@@ -10,7 +10,8 @@ Reference: RFC 7578 (multipart/form-data); browsers put a dropped folder's relat
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
@@ -194,3 +195,10 @@ def _is_invisible(character: str) -> bool:
 
 def _malformed() -> HTTPError:
     return HTTPError(400, "BadRequestError", "the body is not well-formed multipart/form-data")
+
+
+def put_below(root: str, files: Sequence[JobFile]) -> list[JobFile]:
+    """Return `files` with paths below `root`; browsers name the dropped folder in each already."""
+    if not root or all(file.path.startswith(f"{root}/") for file in files):
+        return list(files)
+    return [replace(file, path=f"{root}/{file.path}") for file in files]

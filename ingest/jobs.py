@@ -33,6 +33,7 @@ from kb.storage.jobs import (
     finish_job,
     mark_interrupted,
     new_owner,
+    owned_job,
     release_job,
 )
 
@@ -117,7 +118,7 @@ class JobRunner:
                 self._woken.wait(self._poll_every_s)
 
     def _safely(self, step: Callable[[], bool]) -> bool:
-        """Run one step of the loop; a failure (a full disk, say) is logged and tried again later."""
+        """Run one step of the loop; a failure (a full disk, say) is logged and met again later."""
         try:
             return step()
         except Exception:
@@ -295,11 +296,13 @@ class _Reporter:
                 progress = self._progress if self._changed else None
                 changed = [self._files[path] for path in sorted(self._changed)]
                 self._changed.clear()
-            if not changed and time.monotonic() - beat_at < HEARTBEAT_EVERY_S:
-                continue
+            is_due = time.monotonic() - beat_at >= HEARTBEAT_EVERY_S
             try:
-                self._beat(progress, changed)
-                beat_at = time.monotonic()
+                if changed or is_due:
+                    self._beat(progress, changed)
+                    beat_at = time.monotonic()
+                else:
+                    self._look()
             except Exception:
                 # The sync meets the same trouble (a full disk, a lock) and says it better.
                 logger.exception("job %s: progress could not be stored", self._job.id)
@@ -309,6 +312,15 @@ class _Reporter:
     def _beat(self, progress: JobProgress | None, changed: list[JobFile]) -> None:
         with self._database.write() as session:
             job = beat(session, self._job.id, self._owner, progress=progress, files=changed)
+        self._heed(job)
+
+    def _look(self) -> None:
+        """Read without the write lock whether somebody wants the job to stop."""
+        with self._database.read() as session:
+            job = owned_job(session, self._job.id, self._owner)
+        self._heed(job)
+
+    def _heed(self, job: Job | None) -> None:
         if job is None:
             self.is_lost = True
         elif job.cancel_asked:

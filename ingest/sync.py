@@ -341,7 +341,8 @@ def _check_removals(scope: Scope, plan: Plan, known: Sequence[KnownFile], found:
 def _tally_plan(tally: _Tally, plan: Plan, found: Scan) -> None:
     tally.unchanged += len(plan.unchanged) + len(plan.touched)
     tally.failed += [*plan.failed, *found.failed]
-    tally.empty += [f.path for f in plan.unchanged if f.status == "empty"]
+    known = (*plan.unchanged, *(before for before, _ in plan.touched))
+    tally.empty += [file.path for file in known if file.status == "empty"]
     tally.changes["moved"] += [f"{before.path} → {file.path}" for before, file in plan.moved]
     tally.changes["removed"] += [file.path for file in plan.removed]
 
@@ -426,7 +427,6 @@ def _report(
         seconds=time.monotonic() - started,
         changes={kind: tuple(paths) for kind, paths in tally.changes.items()},
     )
-
 
 
 def _parts_of(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

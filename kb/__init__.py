@@ -2,3 +2,5 @@
 
 Imports nothing of `llm`, `ingest` or `api`; only the edge (`kb.cli`, `kb.wiring`) may.
 """
+
+__version__ = "0.1.0"

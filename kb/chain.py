@@ -16,12 +16,14 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from kb.citations import cite
 from kb.errors import KBError
+from kb.fusion import script_of
 from kb.protocols import Answerer
 from kb.records import (
     Answer,
     AnswerEvent,
     Draft,
     Drafted,
+    EmbedderSpec,
     Failed,
     Finished,
     Hit,
@@ -36,7 +38,6 @@ from kb.storage.bases import new_id, now
 from kb.storage.database import Database
 from kb.storage.traces import store_trace
 from kb.support import support
-from kb.fusion import script_of
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def _answer(draft: Draft, chance: float, passages: Sequence[Passage], model: str
     )
 
 
-def _shared_spec(retrieval: Retrieval):  # type: ignore[no-untyped-def]
+def _shared_spec(retrieval: Retrieval) -> EmbedderSpec | None:
     """Return the embedder's record if all bases share it; cosines of two do not compare."""
     specs = {base.embedder.identity: base.embedder for base in retrieval.bases}
     return next(iter(specs.values())) if len(specs) == 1 else None

@@ -25,13 +25,18 @@ ENV_PREFIX = "KB_"
 FILE_NAME = "kb.toml"
 
 
+def default_home() -> Path:
+    """Return the platform's folder for our data."""
+    return Path(user_data_dir("kb", appauthor=False))
+
+
 class Settings(BaseSettings):
     """Every setting, with its unit and the reason for its default."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     home: Path = Field(
-        default_factory=lambda: Path(user_data_dir("kb", appauthor=False)),
+        default_factory=default_home,
         description="Data folder; the default is the platform's place for user data.",
     )
     host: str = Field("127.0.0.1", description="Address of `kb serve`; others need an API key.")
@@ -111,11 +116,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> tuple[Settings, dic
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     from_env = _from_environment()
-    home = Path(
-        given.get("home")
-        or from_env.get("home")
-        or Settings.model_fields["home"].get_default(call_default_factory=True)
-    )  # type: ignore[call-arg]
+    home = Path(given.get("home") or from_env.get("home") or default_home())
     from_file, file_path = _from_file(home)
 
     values: dict[str, Any] = {"home": home}

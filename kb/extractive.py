@@ -1,32 +1,56 @@
-"""Answer with the best-supported sentences of the passages, verbatim, and their offsets.
+"""Answer with the best-supported sentences of the passages, verbatim, with their offsets.
 
-No model: what is shown was written by the documents' authors. A question is answered by at most
-three sentences; a short span (a number, a date, a name) is offered only when simple rules are
-sure of it.
+No model: what is shown was written by the documents' authors. One to three sentences answer; a
+short span (a number, a date, a name) is offered only when simple rules are sure of it
+(`kb.spans`).
+
+A sentence is scored by the share of the question's words it holds, by rarity among the sentences
+at hand. Words that stand only in its heading, in the header of its table or in the sentence
+before it count less: that is where a sentence's subject often is.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
-from kb.terms import index_terms, query_terms
+from kb.sentences import split_sentences as split_sentences
+from kb.spans import AnswerType, answer_type, find_span, has_candidate
+from kb.support import word_match
+from kb.terms import TermStats, content_words, index_terms
 
 MAX_SENTENCES = 3
-MAX_SENTENCE_CHARS = 400
+# A "sentence" without any end mark, a table flattened to one line say, is cut to this.
+MAX_SENTENCE_CHARS = 500
+# Passages and characters of each that are read: bounds the time for a top_k of 1,000.
+MAX_PASSAGES = 10
+MAX_PASSAGE_CHARS = 8_000
 
-_END = re.compile(r"[。！？!?；;…]+[”’」』）)\"']*|(?<=[^\d\s.])\.(?=\s|$)[”’\"')]*|\n+")
+# What a word counts for that stands not in the sentence but in what it depends on.
+_CONTEXT_CREDIT = 0.4
+# What holding a candidate of the asked type is worth, and the first passage over the last.
+_TYPE_BONUS = 0.15
+_RANK_BONUS = 0.15
+# A further sentence must score this share of the best, or bring this share of new words.
+_KEEP_SHARE = 0.8
+_NEW_WORDS = 0.2
+
+_TABLE_ROW = re.compile(r"\s*\|")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a passage: ``document_text[start:end]``."""
+    """A sentence of passage number `passage` (from 0): ``document_text[start:end] == text``.
+
+    `own` and `context` are the terms of the sentence and of what it depends on.
+    """
 
     passage: int
     start: int
     end: int
     text: str
+    own: frozenset[str]
+    context: frozenset[str]
 
 
 class ExtractiveAnswerer:
@@ -35,74 +59,116 @@ class ExtractiveAnswerer:
     model = "extractive"
 
     def answer(self, question: Question, passages: Sequence[Passage]) -> Iterator[AnswerEvent]:
-        """Yield one Token per sentence, then Drafted; needs at least one passage with text."""
+        """Yield one Token per sentence, then Drafted."""
         chosen = choose_sentences(question.text, passages)
         texts: list[str] = []
         for sentence in chosen:
-            text = sentence.text if not texts else _joiner(texts[-1]) + sentence.text
-            texts.append(text)
-            yield Token(text)
-        quotes = tuple((s.passage, s.start, s.end, s.text) for s in chosen)
-        yield Drafted(Draft(text="".join(texts), answer_span=None, quotes=quotes, usage=Usage()))
-
-
-def split_sentences(text: str) -> list[tuple[int, int]]:
-    """Return the ``(start, end)`` of the sentences of `text`, without surrounding space.
-
-    A line break ends a sentence, so rows of a table and list items are sentences of their own.
-    """
-    spans: list[tuple[int, int]] = []
-    start = 0
-    for match in _END.finditer(text):
-        spans.append((start, match.end()))
-        start = match.end()
-    spans.append((start, len(text)))
-    return [span for span in (_trimmed(text, *span) for span in spans) if span[0] < span[1]]
+            texts.append((_joiner(texts[-1]) if texts else "") + sentence.text)
+            yield Token(texts[-1])
+        yield Drafted(
+            Draft(
+                text="".join(texts),
+                answer_span=_span(question.text, chosen),
+                quotes=tuple((s.passage, s.start, s.end, s.text) for s in chosen),
+                usage=Usage(),
+            )
+        )
 
 
 def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentence]:
-    """Return the sentences that answer best, in reading order."""
-    terms = query_terms(question)
+    """Return the one to three sentences that answer best.
+
+    The best comes first; the others follow by passage, in reading order. Empty only if no
+    passage has any text.
+    """
     sentences = [
         sentence
-        for index, passage in enumerate(passages)
+        for index, passage in enumerate(passages[:MAX_PASSAGES])
         for sentence in _sentences(index, passage)
     ]
     if not sentences:
         return []
-    found = [set(index_terms(sentence.text).split()) for sentence in sentences]
-    weights = _weights(terms, found)
-    total = sum(weights.values()) or 1.0
-    scores = []
-    for sentence, words in zip(sentences, found, strict=True):
-        coverage = sum(weights[term] for term in terms if term in words) / total
-        scores.append(coverage + 0.1 * passages[sentence.passage].hit.score)
-    order = sorted(range(len(sentences)), key=lambda i: scores[i], reverse=True)
-    best = scores[order[0]]
-    kept = [i for i in order[:MAX_SENTENCES] if scores[i] >= 0.7 * best]
-    return [sentences[i] for i in sorted(kept)]
+    words = content_words(question)
+    rarities = _rarities(words, sentences)
+    kind = answer_type(question)
+    scores = [_score(s, rarities, kind, len(passages)) for s in sentences]
+    chosen = _select(sentences, scores, rarities)
+    return [sentences[i] for i in (chosen[0], *sorted(chosen[1:]))]
 
 
 def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
     chunk = passage.hit.chunk
-    for start, end in split_sentences(chunk.text):
-        if end - start > MAX_SENTENCE_CHARS:
-            end = start + MAX_SENTENCE_CHARS
-        yield Sentence(index, chunk.start + start, chunk.start + end, chunk.text[start:end])
+    text = chunk.text[:MAX_PASSAGE_CHARS]
+    heading = frozenset(index_terms(chunk.heading).split())
+    before: frozenset[str] = frozenset()
+    header: frozenset[str] | None = None
+    for start, end in split_sentences(text):
+        end = min(end, start + MAX_SENTENCE_CHARS)
+        piece = text[start:end]
+        own = frozenset(index_terms(piece).split())
+        if not own:
+            continue  # a ruler, the line under a table's header
+        is_row = _TABLE_ROW.match(piece) is not None
+        context = heading | (header if is_row and header is not None else before)
+        if is_row and header is None:
+            header = own
+        elif not is_row:
+            header = None
+        yield Sentence(index, chunk.start + start, chunk.start + end, piece, own, context)
+        before = own
 
 
-def _weights(terms: Sequence[str], found: Sequence[set[str]]) -> Mapping[str, float]:
-    n = len(found)
-    return {term: math.log(1 + n / (1 + sum(term in words for words in found))) for term in terms}
+def _rarities(words: Sequence[str], sentences: Sequence[Sentence]) -> Mapping[str, float]:
+    frequencies = {
+        word: sum(word_match(word, sentence.own) == 1 for sentence in sentences) for word in words
+    }
+    stats = TermStats(len(sentences), frequencies)
+    return {word: stats.rarity(word) for word in words}
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
+def _score(
+    sentence: Sentence, rarities: Mapping[str, float], kind: AnswerType | None, n_passages: int
+) -> float:
+    total = sum(rarities.values()) or 1.0
+    held = sum(
+        rarity
+        * max(
+            word_match(word, sentence.own),
+            _CONTEXT_CREDIT * word_match(word, sentence.context),
+        )
+        for word, rarity in rarities.items()
+    )
+    typed = kind is not None and has_candidate(sentence.text, kind)
+    return held / total + _TYPE_BONUS * typed + _RANK_BONUS * (1 - sentence.passage / n_passages)
+
+
+def _select(
+    sentences: Sequence[Sentence], scores: Sequence[float], rarities: Mapping[str, float]
+) -> list[int]:
+    """Choose the best sentence, then those nearly as good or holding words not yet covered."""
+    total = sum(rarities.values()) or 1.0
+    order = sorted(range(len(sentences)), key=lambda i: scores[i], reverse=True)
+    chosen = [order[0]]
+    covered = {word for word in rarities if word_match(word, sentences[order[0]].own) == 1}
+    texts = {sentences[order[0]].text}
+    for i in order[1:]:
+        if len(chosen) == MAX_SENTENCES:
+            break
+        if sentences[i].text in texts:
+            continue
+        new = {w for w in rarities if w not in covered and word_match(w, sentences[i].own) == 1}
+        brings = sum(rarities[word] for word in new) / total
+        if scores[i] >= _KEEP_SHARE * scores[order[0]] or brings >= _NEW_WORDS:
+            chosen.append(i)
+            covered |= new
+            texts.add(sentences[i].text)
+    return chosen
+
+
+def _span(question: str, chosen: Sequence[Sentence]) -> str | None:
+    """Return a short answer from the best sentence; a guess from further ones is none."""
+    return find_span(question, chosen[0].text, answer_type(question)) if chosen else None
 
 
 def _joiner(before: str) -> str:
-    return "" if before[-1:] in "。！？；」』”" else " "
+    return "" if before[-1:] in "。！？；…」』”" else " "

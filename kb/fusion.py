@@ -5,9 +5,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from kb.records import EmbedderSpec
+from kb.terms import TermStats, content_words
 
-# Cormack et al. (2009) report k = 60; ranks here start at 1, as in the paper.
-RRF_K = 60
+# Cormack et al. (2009) report k = 60 for lists of a thousand; ranks here start at 1, as there.
+# With 10 the first few ranks count for more: recall@5 on the English development sets 0.835 /
+# 0.967 / 0.987 instead of 0.835 / 0.957 / 0.970, mean reciprocal rank 0.01 to 0.02 higher.
+RRF_K = 10
+
+# What dense earned beside lexical with the embedded default, on the same sets.
+DENSE_WEIGHT = 0.5
 
 # Below this share of letters the embedder knows, its ranking of the question is close to noise.
 MIN_KNOWN_SHARE = 0.8
@@ -65,12 +71,25 @@ def fuse(
     return [(chunk_id, score / best) for chunk_id, score in fused]
 
 
-def channel_weights(question: str, spec: EmbedderSpec) -> dict[str, float]:
+def channel_weights(
+    question: str, spec: EmbedderSpec, *, stats: TermStats | None = None
+) -> dict[str, float]:
     """Return the weight of each channel for this question: keys ``dense`` and ``lexical``.
 
-    Dense weighs 0 where the embedder was not trained on the question's script.
+    Dense weighs 0 where the embedder was not trained on the question's script. Lexical weighs
+    the share of the question's words, by rarity, that the base holds at all: next to nothing
+    for a question in another language than the documents.
+
+    Args:
+        question: the user's words.
+        spec: the embedder of the base.
+        stats: frequencies of the question's words in the base; without them lexical weighs 1.
     """
-    return {"dense": 1.0 if knows_scripts(question, spec.scripts) else 0.0, "lexical": 1.0}
+    dense = DENSE_WEIGHT if knows_scripts(question, spec.scripts) else 0.0
+    lexical = 1.0
+    if dense and stats is not None:
+        lexical = max(stats.known_share(content_words(question)), 0.01)
+    return {"dense": dense, "lexical": lexical}
 
 
 def knows_scripts(text: str, scripts: frozenset[str]) -> bool:

@@ -28,6 +28,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from kb.errors import IndexCorruptError, KnowledgeBaseNotFoundError, StorageError
+from kb.failpoints import failpoint
 from kb.protocols import Vectors
 from kb.storage.bases import new_id, now
 from kb.storage.changes import log_state, read_changes, trim_log
@@ -103,7 +104,8 @@ class FaissIndex:
 
     def vectors(self) -> Vectors:
         """Return all vectors as (N, E) float32 in the order of `ids`, for `kb verify`."""
-        codes = faiss.vector_to_array(faiss.downcast_index(self._index.index).codes)
+        flat: Any = faiss.downcast_index(self._index.index)
+        codes = faiss.vector_to_array(flat.codes)
         return codes.view("<f2").reshape(-1, self.dimension).astype(np.float32)
 
     def write(self, path: Path) -> None:
@@ -153,6 +155,27 @@ class IndexView:
             index = self._caught_up()
             return index.ids(), index.vectors()
 
+    def check_snapshots(self) -> list[str]:
+        """Return what is wrong with the files that the database names; [] when sound."""
+        with self._database.read() as session:
+            snapshots = session.scalars(
+                select(SnapshotRow).where(SnapshotRow.kb_id == self._kb_id)
+            ).all()
+        problems = []
+        for snapshot in snapshots:
+            try:
+                self._read_snapshot(snapshot)
+            except (IndexCorruptError, OSError) as exc:
+                problems.append(f"snapshot at seq {snapshot.seq}: {exc}")
+        return problems
+
+    def reset(self) -> None:
+        """Forget the index and all snapshots; the next use builds it from stored vectors."""
+        with self._database.write() as session:
+            session.execute(delete(SnapshotRow).where(SnapshotRow.kb_id == self._kb_id))
+        with self._lock:
+            self._index = None
+
     def save_if_worthwhile(self) -> bool:
         """Write a snapshot when many events have come since the last one; tell whether."""
         with self._database.read() as session:
@@ -183,10 +206,12 @@ class IndexView:
                 seq, n_chunks = self._seq, len(index)
                 unfinished = path.with_suffix(".tmp")
                 index.write(unfinished)
+            failpoint("index.written")
             checksum = _sha256(unfinished)
             _sync(unfinished)
             os.replace(unfinished, path)
             _sync(self._folder)
+            failpoint("index.renamed")
         except (OSError, RuntimeError) as exc:
             path.with_suffix(".tmp").unlink(missing_ok=True)
             raise StorageError(
@@ -194,6 +219,7 @@ class IndexView:
                 "lost, the index is rebuilt from the database when needed"
             ) from exc
         dropped = self._name_snapshot(snapshot_id, seq=seq, n_chunks=n_chunks, checksum=checksum)
+        failpoint("index.named")
         self._delete_files(dropped)
 
     def _caught_up(self) -> FaissIndex:
@@ -250,7 +276,7 @@ class IndexView:
             .join(EmbeddingRow, ChunkRow.embedding_id == EmbeddingRow.id)
             .where(ChunkRow.kb_id == self._kb_id)
             .order_by(ChunkRow.id)
-        ).tuples()
+        )
         for part in rows.partitions(_LOAD_ROWS):
             index.add(
                 [id_ for id_, _ in part], from_bytes([blob for _, blob in part], self._dimension)

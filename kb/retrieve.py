@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy import select
@@ -33,8 +34,11 @@ from kb.storage.database import Database
 from kb.storage.documents import display_name
 from kb.storage.fulltext import FullText
 from kb.storage.tables import ChunkRow, DocumentRow, DocumentVersionRow, SourceRow
-from kb.support import TermStats
+from kb.terms import TermStats
 from kb.terms import FULLTEXT
+
+if TYPE_CHECKING:
+    from kb.index import IndexView
 
 # Candidates asked of each channel: measured in dify#35482 as a floor; a wider net costs little.
 CANDIDATES = 50
@@ -70,7 +74,7 @@ class Retriever:
         self._embedder = embedder
         self._index_folder = index_folder
         self._lock = threading.Lock()  # guards the two dictionaries
-        self._views: dict[str, object] = {}
+        self._views: dict[str, IndexView] = {}
         self._versions: OrderedDict[int, _Version] = OrderedDict()
         self._cached_chars = 0
 
@@ -95,9 +99,7 @@ class Retriever:
                 stats += FullText(session, base.id).stats(question.text)
         # Scores share one scale; ties keep the order of the bases.
         found.sort(key=lambda pair: -pair[0].score)
-        hits = [
-            replace(hit, rank=rank) for rank, (hit, _) in enumerate(found[: question.top_k], 1)
-        ]
+        hits = [replace(hit, rank=rank) for rank, (hit, _) in enumerate(found[: question.top_k], 1)]
         passages = tuple(
             Passage(number=hit.rank, hit=hit, pages=passage.pages)
             for hit, (_, passage) in zip(hits, found, strict=False)
@@ -108,7 +110,7 @@ class Retriever:
         """Load a base's vector index now; return its number of chunks."""
         return self.view(base).open()
 
-    def view(self, base: KnowledgeBase):  # type: ignore[no-untyped-def]
+    def view(self, base: KnowledgeBase) -> "IndexView":
         """Return the index of a base, the same object each time."""
         # Imported here: `kb search --channel lexical` needs no faiss.
         from kb.index import IndexView
@@ -218,7 +220,7 @@ class Retriever:
                 ChunkRow.kb_id == kb_id,
                 DocumentVersionRow.is_current,
             )
-        ).tuples()
+        )
         found = {}
         for row, path, source, version_id in rows:
             version = self._version(session, version_id)

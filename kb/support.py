@@ -1,36 +1,68 @@
 """Estimate the chance that passages answer a question. Refusal rests on this number only.
 
-The rule looks at what a question asks about, not at how well it ranked: how much of the
-informative part of the question stands in one passage (rare words weigh more), whether its
-numbers and names stand there, and, where the embedder knows the question's script, the cosine.
+The rule looks at what a question asks about, not at how well a passage ranked. For each of the
+best hits it measures
+
+- coverage: the share of the question's content words, weighted by rarity, that stand in the
+  passage and, counted again, in two neighbouring sentences of it;
+- evidence: the same sum without dividing, since four rare words of a long question in one place
+  are no accident though they are half of it;
+- names and numbers that are missing;
+- the cosine, where the embedder knows the question's script
+
+and puts them into one logistic function. It does not see whether a passage on the right subject
+says what is asked: on adversarial questions (SQuAD 2.0) it is little better than chance.
+
+The constants were fitted on half of `zh_unans`, `zh_para` and of bases of 12 to 1,000 documents
+drawn from `zh_cmrc`, `zh_hant_drcd`, `en_squad` and `en_hotpot`, with the documents of half of
+the questions left out.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from kb.fusion import knows_scripts
 from kb.records import EmbedderSpec, Hit
-from kb.terms import content_words, index_terms, normalise
+from kb.sentences import split_sentences
+from kb.terms import TermStats, content_words, index_terms, is_han, name_words, pairs
 
-DEFAULT_SUPPORT_THRESHOLD = 0.5
+# Fewer answerable questions refused at the price of a few more answered in vain; see README.
+DEFAULT_SUPPORT_THRESHOLD = 0.4
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# Hits that are looked at: an answer below rank 3 is no reason to answer.
+TOP_HITS = 3
+# What the characters of a Chinese word count for where the word itself is absent.
+PARTIAL_CREDIT = 0.3
+# Longest stretch of a passage that is judged: a huge table must not take seconds.
+MAX_PASSAGE_CHARS = 8_000
+
+# Weights of the logistic function, fitted as the module says.
+_BIAS = -8.01
+_COVERAGE = 6.62
+_LOG_EVIDENCE = 2.18
+_MISSING_NAMES = -4.15
+_COSINE = 5.30
+_HAS_COSINE = -1.39
+_LOG_WORDS = -0.54
+
+_PARTS = re.compile(r"[._\-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class TermStats:
-    """How many chunks of the searched bases hold each content word of a question."""
+class Evidence:
+    """What one passage holds of a question.
 
-    n_chunks: int = 0
-    frequencies: Mapping[str, int] = field(default_factory=dict)
+    `coverage` and `missing_names` are shares in [0, 1] of the question's total rarity;
+    `evidence` is a sum of rarities, >= 0; `cosine` is None where it says nothing.
+    """
 
-    def __add__(self, other: "TermStats") -> "TermStats":
-        merged = dict(self.frequencies)
-        for word, frequency in other.frequencies.items():
-            merged[word] = merged.get(word, 0) + frequency
-        return TermStats(self.n_chunks + other.n_chunks, merged)
+    coverage: float
+    evidence: float
+    missing_names: float
+    cosine: float | None
 
 
 def support(
@@ -42,39 +74,85 @@ def support(
 ) -> float:
     """Return the estimated chance in [0, 1] that `hits` answer `question`.
 
+    0 without hits, and for a question without content words ("what is it?").
+
     Args:
         question: the user's words.
-        hits: best first; only the first few count.
-        stats: document frequencies of the question's words; without them all words weigh alike.
+        hits: best first; the first `TOP_HITS` count.
+        stats: frequencies of the question's words; without them the general ones are used.
         spec: the embedder of the hits' base; without it cosines are ignored.
     """
-    words = content_words(question)
-    if not hits or not words:
-        return 0.0
     stats = stats or TermStats()
-    weights = {word: _weight(word, stats) for word in words}
-    total = sum(weights.values())
-    best = 0.0
+    rarities = {word: stats.rarity(word) for word in content_words(question)}
+    if not rarities:
+        return 0.0
+    names = name_words(question)
     use_cosine = spec is not None and knows_scripts(question, spec.scripts)
-    for hit in hits[:5]:
-        coverage = _coverage(weights, hit) / total
-        cosine = hit.channels.dense if use_cosine else None
-        if cosine is not None:
-            coverage = 0.6 * coverage + 0.4 * min(max((cosine - 0.2) / 0.5, 0.0), 1.0)
-        best = max(best, coverage)
-    return best
-
-
-def _weight(word: str, stats: TermStats) -> float:
-    frequency = stats.frequencies.get(word, 0)
-    return math.log(1 + (stats.n_chunks + 10) / (frequency + 1))
-
-
-def _coverage(weights: Mapping[str, float], hit: Hit) -> float:
-    text = normalise(hit.chunk.heading + "\n" + hit.chunk.text)
-    terms = set(index_terms(text).split())
-    return sum(
-        weight
-        for word, weight in weights.items()
-        if word in terms or (not word.isascii() and word in text)
+    return max(
+        (
+            _chance(weigh(hit, rarities, names, use_cosine=use_cosine), len(rarities))
+            for hit in hits[:TOP_HITS]
+        ),
+        default=0.0,
     )
+
+
+def weigh(
+    hit: Hit, rarities: Mapping[str, float], names: set[str], *, use_cosine: bool
+) -> Evidence:
+    """Measure one passage against the question's words (`rarities`, > 0 each)."""
+    text = hit.chunk.text[:MAX_PASSAGE_CHARS]
+    heading = set(index_terms(hit.chunk.heading).split())
+    sentences = [set(index_terms(text[a:b]).split()) for a, b in split_sentences(text)]
+    terms = heading.union(*sentences)
+    held = {word: word_match(word, terms) for word in rarities}
+    total = sum(rarities.values())
+    covered = sum(rarities[word] * share for word, share in held.items())
+    nearby = max(
+        (
+            sum(
+                rarities[word] * word_match(word, heading.union(*sentences[i : i + 2]))
+                for word in rarities
+                if held[word]
+            )
+            for i in range(len(sentences))
+        ),
+        default=0.0,
+    )
+    missing = sum(rarities[word] * (1 - held[word]) for word in names)
+    return Evidence(
+        coverage=(covered + nearby) / (2 * total),
+        evidence=nearby,
+        missing_names=missing / total,
+        cosine=hit.channels.dense if use_cosine else None,
+    )
+
+
+def word_match(word: str, terms: AbstractSet[str]) -> float:
+    """Return in [0, 1] how far `terms` (of `kb.terms.index_terms`) hold a content word."""
+    if word in terms:
+        return 1.0
+    if is_han(word) and len(word) > 1:
+        word_pairs = pairs(word)
+        held = sum(pair in terms for pair in word_pairs) / len(word_pairs)
+        if held == 1:
+            return 1.0
+        characters = sum(character in terms for character in word) / len(word)
+        return max(0.8 * held, PARTIAL_CREDIT * characters**2)
+    parts = [part for part in _PARTS.split(word) if part]
+    if len(parts) > 1:
+        return 0.7 * sum(part in terms for part in parts) / len(parts)
+    return 0.0
+
+
+def _chance(found: Evidence, n_words: int) -> float:
+    logit = (
+        _BIAS
+        + _COVERAGE * found.coverage
+        + _LOG_EVIDENCE * math.log1p(found.evidence)
+        + _MISSING_NAMES * found.missing_names
+        + _LOG_WORDS * math.log(n_words)
+    )
+    if found.cosine is not None:
+        logit += _HAS_COSINE + _COSINE * found.cosine
+    return 1 / (1 + math.exp(-logit))

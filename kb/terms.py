@@ -5,31 +5,37 @@ by script:
 
 - Latin and other alphabetic scripts: words, without accents. Numbers lose their thousands
   separators. Identifiers (``max_new_tokens``, ``getUserName``, ``LX-PO-2023``) give the whole
-  and its parts. English words are stemmed.
-- Han, kana, Hangul and the Southeast Asian scripts that write no spaces: character bigrams, and
-  for Han also the dictionary words of three or more characters that jieba finds (a two-character
-  word is a bigram already). The last character of a run stands alone as well, so that a prefix
-  query for one character finds it anywhere.
+  and its parts. English words are stemmed (Snowball).
+- Han: every character, every pair of neighbours, every dictionary word (jieba's) of three or more
+  characters, and the value of a written number (``十八`` gives ``18``). Pairs alone find most;
+  single characters find paraphrases; see `kb.storage.fulltext` for when they are looked up.
+- Kana, Hangul and the Southeast Asian scripts that write no spaces: pairs.
 
-Questions drop stop words (`kb.stopwords`) unless nothing else remains; the words around a dropped
-Chinese word form no bigram across it. Very common terms are dropped later, by the full text,
-which knows the frequencies (`kb.storage.fulltext`).
+Questions drop what only gives them their form (`kb.stopwords`) unless nothing else remains. Very
+common terms are dropped later, by the full text, which knows the frequencies.
 
 Terms hold no white space and no ASCII other than letters, digits and ``_ . -``: that is what the
 FTS5 table takes as part of a word. Other ASCII is written full-width (``c＋＋``).
 """
 
 import functools
+import math
 import re
+import threading
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kb import stopwords
+from kb.numbers import CHINESE_NUMBER, canonical, chinese_to_int
 
+# Chosen among 20, 50 and 150 by how well small mixed bases tell what they can answer.
+PRIOR_CHUNKS = 150
 # Pinned in a knowledge base's row; change it whenever `index_terms` gives other terms.
-FULLTEXT = "terms/1+jieba-0.42"
+FULLTEXT = "terms/1+jieba-0.42+snowball-3"
 
 _HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Written without spaces: kana, bopomofo, Hangul; Thai, Lao, Myanmar, Khmer.
@@ -49,46 +55,123 @@ _PARTS = re.compile(r"[._\-]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _WIDE = str.maketrans({"+": "＋", "#": "＃"})
+_HAN_ONLY = re.compile(rf"[{_HAN}]+$")
+_QUANTITY = re.compile("(?!几何|几乎|幾何|幾乎)[几幾哪].?$|多[久长長大高远遠深重宽寬快]$")
 _MAX_TERM = 64  # longer "words" are base64, hashes and rulers of dashes
 
 
+@dataclass(frozen=True, slots=True)
+class TermStats:
+    """How many chunks of the searched bases hold each content word of a question.
+
+    `frequencies` holds words and, for those that are no terms, their pairs; no absent ones.
+    Statistics of several bases add up.
+    """
+
+    n_chunks: int = 0
+    frequencies: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "TermStats") -> "TermStats":
+        merged = Counter(self.frequencies)
+        merged.update(other.frequencies)
+        return TermStats(self.n_chunks + other.n_chunks, dict(merged))
+
+    def frequency(self, word: str) -> int:
+        """Return how many chunks hold `word`, at most, where it is no term of its own."""
+        if word not in self.frequencies and len(word) > 1 and not word.isascii():
+            return min(self.frequencies.get(pair, 0) for pair in pairs(word))
+        return self.frequencies.get(word, 0)
+
+    def rarity(self, word: str) -> float:
+        """Return how much `word` says, > 0: its inverse document frequency.
+
+        Smoothed by `PRIOR_CHUNKS` chunks of general text, so that in a base of a few chunks an
+        everyday word that happens to be absent does not pass for the subject.
+        """
+        frequency = self.frequency(word) + PRIOR_CHUNKS * common_share(word)
+        return math.log(1 + (self.n_chunks + PRIOR_CHUNKS) / (frequency + 0.5))
+
+    def known_share(self, words: Sequence[str]) -> float:
+        """Return the share of `words`, each by its rarity, that some chunk holds; 1 for none."""
+        total = sum(map(self.rarity, words))
+        known = sum(self.rarity(word) for word in words if self.frequency(word))
+        return known / total if total else 1.0
+
+
 def index_terms(text: str) -> str:
-    """Return the terms of `text` in order, joined by spaces, as FTS5 stores them."""
+    """Return the terms of `text`, joined by spaces, as FTS5 stores them."""
     return " ".join(_terms(text))
 
 
 def query_terms(question: str) -> list[str]:
     """Return the distinct terms of `question` that are worth looking up, in order.
 
-    A single Han character that stands alone is returned as it is; full text looks it up as a
-    prefix. Empty only if the question has no letter and no digit.
+    Empty only if the question has no letter and no digit.
     """
-    kept = _distinct(_content_terms(question))
-    return kept or _distinct(_terms(question))
+    return _distinct(_content_terms(question)) or _distinct(_terms(question))
 
 
 def content_words(question: str) -> list[str]:
-    """Return the distinct words of `question` that are not stop words, in order.
+    """Return the distinct words of `question` that say what it is about, in order.
 
-    Unlike `query_terms`, Chinese gives segmented words and no bigrams: one entry for one idea,
-    as `kb.support` counts them.
+    Unlike `query_terms`, Chinese gives words, not pairs: one entry for one idea, as `kb.support`
+    counts them. Neighbouring characters that the dictionary knows no word for count as one word,
+    mostly a name. Words that ask for a quantity (``几天``, ``哪位``) are left out.
     """
-    words: list[str] = []
-    for kind, run in _runs(question):
-        if kind == "han":
-            words.extend(word for word in _segment(run) if word not in stopwords.CHINESE)
-        elif kind == "unspaced":
-            words.append(run)
-        else:
-            whole = _word(run)
-            if whole and whole not in stopwords.ENGLISH:
-                words.append(_stem(whole))
-    return _distinct(words)
+    return list(_content_words(question))
+
+
+def name_words(question: str) -> set[str]:
+    """Return those content words that an answer cannot do without: names, codes, numbers.
+
+    A number counts from two digits on; a Latin word in a Chinese question always, in another
+    one where it is written with a capital that does not just begin a sentence.
+    """
+    return {word for word, is_name in _content_words(question).items() if is_name}
+
+
+def common_share(word: str) -> float:
+    """Return about which share of passages in general text hold the content word `word`.
+
+    Tells an everyday word from a subject where a base of a few chunks cannot: in (0, 0.9].
+    Chinese from the dictionary's counts, for passages of some 250 words.
+    """
+    if is_han(word):
+        tokenizer = _segmenter()
+        share = tokenizer.FREQ.get(word, 0) / tokenizer.total
+        return min(0.9, 1 - math.exp(-250 * share)) or 2e-5
+    if word.isalpha():
+        return 0.06 if word in _common_stems() else 0.002
+    return 0.005
+
+
+def pairs(word: str) -> list[str]:
+    """Return the pairs of neighbouring characters of `word`."""
+    return [word[i : i + 2] for i in range(len(word) - 1)]
+
+
+def is_han(word: str) -> bool:
+    """Tell whether `word` is of Han characters, as all of a Chinese content word are."""
+    return _HAN_ONLY.match(word) is not None
 
 
 def normalise(text: str) -> str:
     """Return `text` in the form in which terms are compared: NFKC, case-folded."""
     return unicodedata.normalize("NFKC", text).casefold()
+
+
+def is_single(term: str) -> bool:
+    """Tell whether `term` is one character of an unspaced script: common, and of vague meaning."""
+    return len(term) == 1 and not term.isascii()
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def stem(word: str) -> str:
+    """Return the Snowball stem of an English word, any other term as it is.
+
+    Takes about 0.1 ms for a word not seen before.
+    """
+    return _stemmer()(word) if word.isascii() and word.isalpha() else word
 
 
 def _runs(text: str) -> Iterator[tuple[str, str]]:
@@ -99,11 +182,12 @@ def _runs(text: str) -> Iterator[tuple[str, str]]:
 def _terms(text: str) -> Iterator[str]:
     for kind, run in _runs(text):
         if kind == "han":
-            yield from _han_terms(run)
-            yield run[-1]
+            yield from run
+            yield from pairs(run)
+            yield from _long_words(run)
+            yield from _values(run)
         elif kind == "unspaced":
-            yield from _bigrams(run)
-            yield run[-1]
+            yield from pairs(run) if len(run) > 1 else run
         else:
             yield from _word_terms(run)
 
@@ -111,66 +195,102 @@ def _terms(text: str) -> Iterator[str]:
 def _content_terms(text: str) -> Iterator[str]:
     for kind, run in _runs(text):
         if kind == "han":
-            for part in _content_runs(run):
-                yield from (_han_terms(part) if len(part) > 1 else (part,))
+            yield from _content_han(run)
         elif kind == "unspaced":
-            yield from (_bigrams(run) if len(run) > 1 else (run,))
+            yield from pairs(run) if len(run) > 1 else run
         elif _word(run) not in stopwords.ENGLISH:
             yield from _word_terms(run)
 
 
-def _content_runs(run: str) -> Iterator[str]:
-    """Cut a Han run at its stop words."""
-    part = ""
+def _content_words(question: str) -> dict[str, bool]:
+    """Return the content words in order, each with whether it is a name or number."""
+    words: dict[str, bool] = {}
+    is_first = True
+    runs = list(_runs(question))
+    has_han = any(kind == "han" for kind, _ in runs)
+    for kind, run in runs:
+        if kind == "han":
+            words.update(dict.fromkeys(_han_words(run), False))
+        elif kind == "unspaced":
+            words[run] = False
+        elif (whole := _word(run)) and whole not in stopwords.ENGLISH:
+            inner_capital = any(c.isupper() for c in run[1:])
+            is_name = (
+                has_han or inner_capital or (run[0].isupper() and not is_first)
+                if run[0].isalpha() and not any(c.isdigit() for c in run)
+                else sum(c.isdigit() for c in run) > 1 or not run.isdigit()
+            )
+            words[stem(whole)] = words.get(stem(whole), False) or is_name
+        is_first = False
+    return words
+
+
+def _han_words(run: str) -> Iterator[str]:
+    singles = ""
+    for word in [*_segment(run), "的"]:  # the stop word at the end flushes
+        if len(word) == 1 and word not in stopwords.CHINESE:
+            singles += word
+            continue
+        if singles:
+            yield singles
+            singles = ""
+        if word not in stopwords.CHINESE and not _QUANTITY.match(word):
+            yield word
+
+
+def _content_han(run: str) -> Iterator[str]:
+    """Yield what `_terms` yields for `run`, without what lies wholly inside stop words."""
+    is_stop: list[bool] = []
     for word in _segment(run):
-        if word not in stopwords.CHINESE:
-            part += word
-        elif part:
-            yield part
-            part = ""
-    if part:
-        yield part
+        is_stop += [word in stopwords.CHINESE] * len(word)
+    for i, pair in enumerate(pairs(run)):
+        if not (is_stop[i] and is_stop[i + 1]):
+            yield pair
+    yield from (word for word in _long_words(run) if word not in stopwords.CHINESE)
+    yield from _values(run)
+    yield from (c for c, stop in zip(run, is_stop, strict=True) if not stop)
 
 
-def _han_terms(run: str) -> Iterator[str]:
-    yield from _bigrams(run)
-    if len(run) > 2:
-        for word in _segmenter().cut_for_search(run, HMM=False):
-            if len(word) > 2:
+def _long_words(run: str) -> Iterator[str]:
+    """Yield every dictionary word of three or more characters, overlapping ones too."""
+    frequencies = _segmenter().FREQ  # holds every prefix of a word too, as 0
+    for start in range(len(run) - 2):
+        end = start + 3
+        while end <= len(run) and (word := run[start:end]) in frequencies:
+            if frequencies[word]:
                 yield word
+            end += 1
 
 
-def _bigrams(run: str) -> Iterator[str]:
-    for i in range(len(run) - 1):
-        yield run[i : i + 2]
+def _values(run: str) -> Iterator[str]:
+    for match in CHINESE_NUMBER.finditer(run):
+        value = chinese_to_int(match.group())
+        if value is not None:
+            yield str(value)
 
 
 def _word_terms(run: str) -> Iterator[str]:
     whole = _word(run)
     if not whole or len(whole) > _MAX_TERM:
         return
-    yield _stem(whole)
-    parts = [_word(part) for piece in _PARTS.split(run) for part in _CAMEL.split(piece)]
+    yield stem(whole)
+    parts = [_word(part) for piece in _PARTS.split(run) for part in _CAMEL.split(piece) if part]
     # "3.5" and "1.2.3" stay whole: their parts mean nothing.
     if len(parts) > 1 and not all(part.isdigit() for part in parts):
         for part in parts:
             if part and len(part) <= _MAX_TERM:
-                yield _stem(part)
+                yield stem(part)
 
 
 def _word(run: str) -> str:
     """Fold one alphabetic run: case, accents, possessive, apostrophes, separators."""
     word = run.casefold()
     if word[0].isdigit():
-        word = word.replace(",", "")
+        word = canonical(word) if "," in word else word
     if not word.isascii():
         word = _ACCENTS.sub("", unicodedata.normalize("NFKD", word)).replace("’", "'")
     word = word.removesuffix("'s").replace("'", "")
     return word.translate(_WIDE)
-
-
-def _stem(word: str) -> str:
-    return word
 
 
 def _segment(run: str) -> list[str]:
@@ -191,5 +311,26 @@ def _segmenter() -> Any:
     return tokenizer
 
 
-def _distinct(terms: Iterator[str] | list[str]) -> list[str]:
+@functools.cache
+def _common_stems() -> frozenset[str]:
+    return frozenset(map(stem, stopwords.EVERYDAY_ENGLISH))
+
+
+@functools.cache
+def _stemmer() -> Callable[[str], str]:
+    # The class itself, not snowballstemmer.stemmer(): that may be another version, in C.
+    # Untyped, and loaded only when a first English word comes.
+    from snowballstemmer.english_stemmer import EnglishStemmer  # type: ignore[import-untyped]
+
+    stemmer = EnglishStemmer()
+    lock = threading.Lock()  # a stemmer keeps the word it works on
+
+    def stem_word(word: str) -> str:
+        with lock:
+            return str(stemmer.stemWord(word))
+
+    return stem_word
+
+
+def _distinct(terms: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(terms))

@@ -158,12 +158,13 @@ def _embedder(settings: Settings) -> Embedder:
 def _chat_answerer(settings: Settings, model: Any, name: str) -> Answerer:
     from kb.chat import ChatAnswerer
 
-    return ChatAnswerer(
+    answerer: Answerer = ChatAnswerer(
         model,
         name=name,
         context_tokens=settings.context_tokens,
         max_new_tokens=settings.max_new_tokens,
     )
+    return answerer
 
 
 def _openai_model(settings: Settings) -> tuple[Any, str]:

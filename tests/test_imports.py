@@ -6,6 +6,7 @@ when a module is loaded: an import inside a function cannot close one.
 """
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -14,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from ingest.fake import FakeEmbedder
+from ingest.sync import SyncOptions, sync_folders
+from kb.config import Settings
+from kb.wiring import Services
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("api", "ingest", "kb", "llm", "webui")
@@ -70,12 +76,17 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path) -> Iterator[Import]:
-    """Yield each import of a file; ``from a import b`` counts as ``a.b``.
+@functools.cache
+def imports_of(path: Path) -> tuple[Import, ...]:
+    """Return each import of a file; ``from a import b`` counts as ``a.b``.
 
-    Imports for type checkers only do not run, but still are knowledge: they are yielded as
-    not top level.
+    Imports for type checkers only do not run, but still are knowledge: they count as not top
+    level.
     """
+    return tuple(_imports_of(path))
+
+
+def _imports_of(path: Path) -> Iterator[Import]:
     file = path.relative_to(ROOT).as_posix()
     stack: list[tuple[ast.AST, bool]] = [(parse(path), True)]
     while stack:
@@ -267,18 +278,30 @@ def run_kb(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def filled_home(home: Path, tmp_path: Path) -> Path:
+    """A data folder whose knowledge base `handbook` holds one document."""
+    note = tmp_path / "leave.txt"
+    note.write_text("满五年的员工每年有十天年假。", encoding="utf-8")
+    with Services.open(Settings(home=home), embedder=FakeEmbedder()) as services:
+        base = services.create_base("handbook")
+        sync_folders(services.sync_parts, base, [note], SyncOptions())
+    return home
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "printed"),
     [
-        ("--help",),
-        ("list",),
-        ("search", "年假有几天?", "--kb", "handbook", "--channel", "lexical", "--json"),
+        (("--help",), "search"),
+        (("list",), "handbook"),
+        (("search", "年假", "--kb", "handbook", "--channel", "lexical"), "leave.txt"),
     ],
-    ids=lambda arguments: " ".join(arguments[:1]),
+    ids=["help", "list", "search"],
 )
-def test_light_commands_load_no_model_library(home: Path, arguments: tuple[str, ...]) -> None:
-    run_kb(home, "create", "handbook")
+def test_light_commands_load_no_model_library(
+    filled_home: Path, arguments: tuple[str, ...], printed: str
+) -> None:
+    finished = run_kb(filled_home, *arguments)
 
-    finished = run_kb(home, *arguments)
-
+    assert printed in finished.stdout
     assert finished.stderr.splitlines()[-2:] == ["status 0", "heavy"], finished.stderr

@@ -17,6 +17,9 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".log": ("text", "text/1"),
     ".md": ("markdown", "markdown/1"),
     ".markdown": ("markdown", "markdown/1"),
+    ".html": ("html", "html/1"),
+    ".htm": ("html", "html/1"),
+    ".xhtml": ("html", "html/1"),
 }
 
 

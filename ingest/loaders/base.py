@@ -99,3 +99,15 @@ def check_text_chars(n_chars: int, max_chars: int) -> None:
         raise LimitExceededError(
             f"the file holds more than {max_chars:,} characters of text; split it into smaller files"
         )
+
+
+def check_cells(n_cells: int, max_cells: int) -> None:
+    """Refuse a table that is too large.
+
+    Raises:
+        LimitExceededError: `n_cells` is more than `max_cells`.
+    """
+    if n_cells > max_cells:
+        raise LimitExceededError(
+            f"the file holds more than {max_cells:,} table cells; split it into smaller files"
+        )

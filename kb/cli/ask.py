@@ -67,9 +67,7 @@ def search(
 @_top_k_option
 @json_option
 @pass_edge
-def ask(
-    edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_json: bool
-) -> None:
+def ask(edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_json: bool) -> None:
     """Answer QUESTION from the documents, then list the citations."""
     asked = Question(question, kbs, top_k or edge.settings.top_k)
     answer: Answer | None = None

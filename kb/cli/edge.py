@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ class Edge:
 
         settings, origins = load_settings(self._flags)
         logging.basicConfig(
-            level=settings.log_level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+            level=settings.log_level,
+            format="%(levelname)s %(name)s: %(message)s",
+            stream=sys.stderr,
         )
         return settings, origins
 
@@ -50,10 +52,12 @@ class Edge:
             self.services.close()
 
 
-pass_edge = click.make_pass_decorator(Edge)
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+pass_edge: Decorator = click.make_pass_decorator(Edge)
 
 
-def kb_option(help_text: str = "Knowledge base (name or id).") -> Any:
+def kb_option(help_text: str = "Knowledge base (name or id).") -> Decorator:
     return click.option("--kb", default=DEFAULT_KB, show_default=True, help=help_text)
 
 

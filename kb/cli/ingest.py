@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +50,7 @@ def ingest(
     """
     from ingest.sync import SyncOptions
 
-    options = SyncOptions(
-        prune=not no_prune, dry_run=dry_run, retry_failed=retry_failed, yes=yes
-    )
-    for path in paths:
-        if not path.exists() and not path.is_absolute() and "\0" in str(path):
-            raise click.UsageError(f"not a path: {path}")
+    options = SyncOptions(prune=not no_prune, dry_run=dry_run, retry_failed=retry_failed, yes=yes)
     report = run_sync(edge.services, kb, list(paths), options)
     if as_json:
         print_json(report.to_dict())
@@ -94,7 +89,7 @@ def run_sync(
 
 
 @contextmanager
-def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, object]]:
+def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, Callable[[], bool]]]:
     """Register the sync as a job with a heartbeat, so that other processes know of it."""
     from kb.storage.jobs import beat, create_job, finish_job, mark_interrupted, new_owner
 
@@ -132,7 +127,7 @@ def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, objec
 
 
 @contextmanager
-def _progress_bar() -> Iterator[object]:
+def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
     """Give a function that shows progress on a terminal; silent where stderr is none."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn

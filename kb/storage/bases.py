@@ -4,9 +4,10 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 from uuid import uuid4
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from kb.errors import (
@@ -28,7 +29,7 @@ from kb.storage.tables import (
 from kb.storage.traces import redact_documents
 
 MAX_NAME_CHARS = 100
-_HEX_ID = re.compile(r"[0-9a-f]{32}")
+HEX_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def check_name(name: str) -> str:
         raise InvalidInputError("name", "a knowledge base needs a name")
     if len(clean) > MAX_NAME_CHARS:
         raise InvalidInputError("name", f"{len(clean)} characters; at most {MAX_NAME_CHARS}")
-    if _HEX_ID.fullmatch(clean):
+    if HEX_ID.fullmatch(clean):
         raise InvalidInputError("name", "32 hex digits would look like an id; add another letter")
     for character in clean:
         # Cc control, Cf format (direction overrides, zero width), Cs lone surrogate.
@@ -116,7 +117,7 @@ def find_base(session: Session, name_or_id: str) -> KnowledgeBase:
     """
     name = unicodedata.normalize("NFC", name_or_id).strip()
     condition = (
-        KnowledgeBaseRow.id == name if _HEX_ID.fullmatch(name) else KnowledgeBaseRow.name == name
+        KnowledgeBaseRow.id == name if HEX_ID.fullmatch(name) else KnowledgeBaseRow.name == name
     )
     found = session.execute(_bases().where(condition)).one_or_none()
     if found is None:
@@ -138,9 +139,7 @@ def count_base(session: Session, kb_id: str) -> BaseCounts:
             select(DocumentRow.status, func.count())
             .where(DocumentRow.kb_id == kb_id)
             .group_by(DocumentRow.status)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     chunks = session.scalar(select(func.count()).where(ChunkRow.kb_id == kb_id)) or 0
     return BaseCounts(
@@ -239,7 +238,7 @@ def check_fulltext_version(base: KnowledgeBase, fulltext: str) -> None:
 
 
 def source_record(row: SourceRow) -> Source:
-    kind = "folder" if row.kind == "folder" else "upload"
+    kind: Literal["folder", "upload"] = "folder" if row.kind == "folder" else "upload"
     return Source(id=row.id, kb_id=row.kb_id, kind=kind, root=row.root, label=row.label)
 
 
@@ -257,7 +256,7 @@ def _embedder_id(session: Session, spec: EmbedderSpec) -> int:
     return row.id
 
 
-def _bases():  # type: ignore[no-untyped-def]
+def _bases() -> Select[KnowledgeBaseRow, EmbedderRow]:
     return select(KnowledgeBaseRow, EmbedderRow).join(
         EmbedderRow, KnowledgeBaseRow.embedder_id == EmbedderRow.id
     )

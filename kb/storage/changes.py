@@ -80,7 +80,7 @@ def read_changes(session: Session, kb_id: str, after: int) -> Replay:
         .where(ChangeRow.kb_id == kb_id, ChangeRow.seq > after)
         .order_by(ChangeRow.seq)
     )
-    for seq, chunk_id, op in rows.tuples():  # noqa: B007 - the last seq is used below
+    for seq, chunk_id, op in rows:  # noqa: B007 - the last seq is used below
         last[chunk_id] = op
     added = [chunk_id for chunk_id, op in last.items() if op == ADD]
     ids: list[int] = []
@@ -92,7 +92,7 @@ def read_changes(session: Session, kb_id: str, after: int) -> Replay:
             .where(ChunkRow.id.in_(added[first : first + MAX_VALUES]))
             .order_by(ChunkRow.id)
         )
-        for chunk_id, vector in found.tuples():
+        for chunk_id, vector in found:
             ids.append(chunk_id)
             vectors.append(vector)
     return Replay(seq=seq, removed=tuple(last), added_ids=tuple(ids), added_vectors=tuple(vectors))

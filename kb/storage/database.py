@@ -13,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -20,6 +21,9 @@ from sqlalchemy.orm import Session
 
 from kb.errors import DatabaseTooNewError, StorageError
 from kb.storage import sqlite
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +109,7 @@ class Database:
             command.upgrade(config, "head")
 
 
-def migrations_config():  # type: ignore[no-untyped-def]
+def migrations_config() -> "Config":
     """Return Alembic's configuration for our migrations folder."""
     from alembic.config import Config
 

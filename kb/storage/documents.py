@@ -10,8 +10,9 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from kb.errors import DocumentNotFoundError, KBError
@@ -184,7 +185,7 @@ def _replace_chunks(
         select(ChunkRow.id, ChunkRow.embedding_id)
         .where(ChunkRow.document_id == row.id)
         .order_by(ChunkRow.position.desc())  # so that pop() takes the first
-    ).tuples()
+    )
     for chunk_id, embedding_id in old:
         reusable[embedding_id].append(chunk_id)
 
@@ -308,7 +309,7 @@ def adopt_source(session: Session, inner: Source, *, into: Source, prefix: str) 
     """
     for document_id, path in session.execute(
         select(DocumentRow.id, DocumentRow.path).where(DocumentRow.source_id == inner.id)
-    ).tuples():
+    ):
         move_document(session, document_id, source=into, path=prefix + path, stat_key=None)
     session.execute(delete(SourceRow).where(SourceRow.id == inner.id))
 
@@ -354,7 +355,7 @@ def known_files(session: Session, source_ids: Sequence[str]) -> list[KnownFile]:
             DocumentRow.failed_hash,
             DocumentRow.failed_loader,
         ).where(DocumentRow.source_id.in_(source_ids))
-    ).tuples()
+    )
     return [KnownFile(*row) for row in rows]
 
 
@@ -384,7 +385,7 @@ def list_documents(
         .offset(offset)
         .limit(limit)
     )
-    return [_record(*row) for row in rows.tuples()], total
+    return [_record(*row) for row in rows], total
 
 
 def find_document(session: Session, base: KnowledgeBase, id_or_name: str) -> Document:
@@ -402,11 +403,11 @@ def find_document(session: Session, base: KnowledgeBase, id_or_name: str) -> Doc
                 DocumentRow.path == name,
                 and_(
                     SourceRow.label != "",
-                    func.concat(SourceRow.label, "/", DocumentRow.path) == name,
+                    SourceRow.label + "/" + DocumentRow.path == name,
                 ),
             ),
         )
-    ).tuples()
+    )
     found = [_record(*row) for row in rows]
     if len(found) != 1:
         raise DocumentNotFoundError(id_or_name, base.name)
@@ -453,7 +454,7 @@ def display_name(source: Source, path: str) -> str:
     return f"{source.label}/{path}" if source.label else path
 
 
-def _documents():  # type: ignore[no-untyped-def]
+def _documents() -> Select[Any]:
     n_chunks = (
         select(func.count())
         .where(ChunkRow.document_id == DocumentRow.id)

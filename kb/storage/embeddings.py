@@ -41,7 +41,7 @@ def find_embeddings(
                 EmbeddingRow.text_hash.in_(wanted[first : first + MAX_VALUES]),
             )
         )
-        found.update(rows.tuples().all())
+        found.update(rows.all())
     return found
 
 

@@ -254,6 +254,12 @@ def beat(
     return _job(row)
 
 
+def owned_job(session: Session, job_id: str, owner: str) -> Job | None:
+    """Return a running job without its files; None when it is not `owner`'s (any more)."""
+    row = _owned(session, job_id, owner)
+    return None if row is None else _job(row)
+
+
 def release_job(session: Session, job_id: str, owner: str) -> None:
     """Give a running job back to the queue, for the next server to resume."""
     row = _owned(session, job_id, owner)

@@ -16,13 +16,15 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 # How long a writer waits for another one. A document's transaction is far shorter.
 BUSY_TIMEOUT_S = 60
 # An execution option: transactions begun with it take the write lock at once.
 IMMEDIATE = {"kb_immediate": True}
+# What a damaged table or file raises; which one depends on the damage.
+SQL_ERRORS = (DatabaseError,)
 # SQLite's limit on bound values per statement is 32,766; stay well below.
 MAX_VALUES = 10_000
 
@@ -199,6 +201,6 @@ def check_fulltext(session: Session, kb_id: str) -> str | None:
     table = _fulltext_table(kb_id)
     try:
         session.execute(text(f"INSERT INTO {table}({table}) VALUES ('integrity-check')"))
-    except Exception as exc:  # noqa: BLE001 - the driver's class differs by SQLite version
-        return str(exc).splitlines()[0]
+    except SQL_ERRORS as exc:
+        return str(exc.orig)
     return None

@@ -1,18 +1,15 @@
 /*
- * One question and its answer: the text as it streams, citation chips, the list of citations, the
- * passages, and what went wrong. Chips are the server's citations only; a marker without one
- * stays plain text.
+ * One question and its answer: the text as it streams, then the proven answer with its citations
+ * and passages, or a refusal, or what went wrong.
  */
 
-import { bdi, h, icon } from "./dom.js";
+import { chip, chipMaker, citationList, splitVerbatim } from "./citations.js";
+import { h, icon } from "./dom.js";
 import { messageOf, notice } from "./dialogs.js";
-import { label, say, t } from "./i18n.js";
+import { say, t } from "./i18n.js";
 import { renderMarkdown } from "./markdown.js";
 import { hitList } from "./passages.js";
 import { state } from "./state.js";
-import { openDocument } from "./viewer.js";
-
-const MARKER = /\[(\d{1,3})\]/;
 
 /** `onRetry` asks the same question again. */
 export function turnView(question, onRetry) {
@@ -75,90 +72,18 @@ export function turnView(question, onRetry) {
 }
 
 /** Extractive answers quote the documents verbatim, so their signs are not Markdown. */
-function body(text, model, reply = null) {
-  const chips = chipMaker(reply?.citations ?? []);
-  if (model !== "extractive") return renderMarkdown(text, chips);
-  const paragraphs = text.split(/\n{2,}/).filter((part) => part.trim());
-  const span = reply?.answer_span?.text;
-  let emphasised = false;
-  return paragraphs.map((paragraph) => {
-    const at = span && !emphasised ? paragraph.indexOf(span) : -1;
-    if (at < 0) return h("p", { class: "verbatim" }, chips(paragraph));
-    emphasised = true;
-    const rest = paragraph.slice(at + span.length);
-    return h("p", { class: "verbatim" }, chips(paragraph.slice(0, at)), h("strong", {}, span), chips(rest));
+function body(text, model, { citations = [], answer_span: span = null } = {}) {
+  if (model !== "extractive") return renderMarkdown(text, chipMaker(citations));
+  let emphasis = span?.text; // the short answer, once
+  const parts = splitVerbatim(text, citations).map((part) => {
+    if (typeof part !== "string") return chip(part);
+    const at = emphasis ? part.indexOf(emphasis) : -1;
+    if (at < 0) return part;
+    const end = at + emphasis.length;
+    emphasis = "";
+    return [part.slice(0, at), h("strong", {}, part.slice(at, end)), part.slice(end)];
   });
-}
-
-const numberOf = (citation) => String(citation.marker).replace(/\D/g, "");
-
-/**
- * Makes the function that turns the markers in a run of text into chips. Several citations may
- * share a marker (two quotes of one passage); they are used in the order of their occurrence.
- */
-function chipMaker(citations) {
-  const waiting = new Map();
-  for (const citation of citations) {
-    const number = numberOf(citation);
-    waiting.set(number, [...(waiting.get(number) ?? []), citation]);
-  }
-  return (text) =>
-    text.split(/(\[\d{1,3}\])/).filter(Boolean).map((part) => {
-      const number = part.match(MARKER)?.[1];
-      const queue = part.length === number?.length + 2 ? waiting.get(number) : undefined;
-      if (!queue) return part;
-      return chip(queue.length > 1 ? queue.shift() : queue[0]);
-    });
-}
-
-function open(citation) {
-  return openDocument({
-    kb: citation.kb,
-    id: citation.document_id,
-    name: citation.document,
-    page: citation.page,
-    start: citation.start,
-    end: citation.end,
-    quote: citation.quote,
-    supported: citation.supported,
-  });
-}
-
-function chip(citation) {
-  const marker = numberOf(citation);
-  const unsure = citation.supported === false;
-  const node = h("button", {
-    class: unsure ? "chip unsupported" : "chip",
-    type: "button",
-    onclick: () => open(citation),
-  }, unsure ? `${marker}?` : marker);
-  return label(node, unsure ? "citationUnsupported" : "citation", { marker, name: citation.document });
-}
-
-function citationList(citations) {
-  if (!citations.length) return "";
-  const items = citations.map((citation) =>
-    h(
-      "li",
-      {},
-      chip(citation),
-      h(
-        "button",
-        { class: "source", type: "button", onclick: () => open(citation) },
-        h(
-          "span",
-          { class: "source-name" },
-          bdi(citation.document),
-          typeof citation.page === "number" ? h("span", { class: "fine", text: ["page", { page: citation.page }] }) : null,
-          citation.supported === false
-            ? h("span", { class: "badge unsupported", text: "unsupported", hint: "unsupportedHint" })
-            : null,
-        ),
-        h("span", { class: "quote", dir: "auto" }, citation.quote),
-      ),
-    ),
-  );
-  return h("section", { class: "citations", label: "citations" }, h("ol", {}, items));
+  return [h("p", { class: "verbatim" }, parts)];
 }
 
 function passageList(passages) {
@@ -169,8 +94,8 @@ function passageList(passages) {
 
 function refusal(reply) {
   const nearest = reply.passages.length
-    ? [h("p", { class: "fine", text: "refusedNearest" }), hitList(reply.passages)]
-    : [];
+    ? hitList(reply.passages)
+    : null;
   return h(
     "section",
     { class: "refusal" },
@@ -202,7 +127,7 @@ function footer(reply) {
   );
 }
 
-/** What an extractive answer is, and the command that installs a model; style.css picks one. */
+/** What an extractive answer is, and the command that installs a model; base.css shows one. */
 function extractiveNote() {
   const { note_zh: zh = "", note_en: en = "" } = state.info?.answerer ?? {};
   return h(
@@ -217,7 +142,7 @@ function extractiveNote() {
 async function copyReply(reply) {
   const sources = reply.citations.map((citation) => {
     const page = typeof citation.page === "number" ? `, ${t("page", { page: citation.page })}` : "";
-    return `[${numberOf(citation)}] ${citation.document}${page}: ${citation.quote}`;
+    return `${citation.marker} ${citation.document}${page}: ${citation.quote}`;
   });
   try {
     await navigator.clipboard.writeText([reply.answer, ...sources].join("\n"));

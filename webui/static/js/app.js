@@ -19,7 +19,6 @@ import { closeViewer, startViewer } from "./viewer.js";
 
 const VIEWS = ["ask", "documents", "search"];
 const RETRY_MS = 2000;
-const phone = matchMedia("(max-width: 45rem)");
 
 /** Shows what the address says; an address without a knowledge base shows the first one. */
 function route() {
@@ -46,7 +45,7 @@ function decode(part) {
 function showView() {
   const shown = state.base ? state.tab : "welcome";
   for (const name of [...VIEWS, "welcome"]) $(`view-${name}`).hidden = name !== shown;
-  $("base-head").hidden = !state.base;
+  $("base-head").classList.toggle("bare", !state.base);
   for (const link of $("tabs").children) {
     if (state.base) link.href = addressOf(state.base, link.dataset.tab);
     if (link.dataset.tab === state.tab) link.setAttribute("aria-current", "page");
@@ -61,8 +60,7 @@ function showView() {
 function openSidebar(open) {
   document.body.classList.toggle("drawer", open);
   $("scrim").hidden = !open;
-  $("main").inert = open;
-  $("sidebar").inert = phone.matches && !open && state.base !== null;
+  $("main").inert = open || !$("viewer-scrim").hidden;
   $("open-sidebar").setAttribute("aria-expanded", String(open));
   if (open) $("close-sidebar").focus();
 }
@@ -128,8 +126,8 @@ function watchNetwork() {
 let jobsShown = false;
 
 async function load() {
-  state.info ??= await api.info();
   await refreshBases();
+  state.info ??= await api.info().catch(showError); // the page works without it
   route();
   if (!jobsShown) await resumeJobs();
   jobsShown = true;
@@ -153,7 +151,12 @@ $("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address belongs to the router
   $("main").focus();
 });
-phone.addEventListener("change", () => openSidebar(false));
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !$("scrim").hidden) {
+    openSidebar(false);
+    $("open-sidebar").focus();
+  }
+});
 on("language", showView);
 addEventListener("hashchange", route);
 load().catch(showError);

@@ -45,14 +45,14 @@ function emptyTalk() {
   if (state.base.documents) {
     return h(
       "div",
-      { class: "empty" },
+      { class: "blank" },
       h("h2", { text: ["askEmpty", values] }),
       h("p", { text: "askEmptyText" }),
     );
   }
   return h(
     "div",
-    { class: "empty" },
+    { class: "blank" },
     h("h2", { text: ["askNoDocuments", values] }),
     h("p", { text: "askNoDocumentsText" }),
     h("a", { class: "button primary", href: addressOf(state.base, "documents"), text: "addDocuments" }),
@@ -94,9 +94,8 @@ async function ask(base, talk, question) {
   turn.node.scrollIntoView({ block: "start" });
 
   const body = { question, history: talk.history.slice(-HISTORY_TURNS) };
-  const known = new Set(state.bases.map(({ id }) => id));
-  const others = [...talk.also].filter((id) => known.has(id));
-  if (others.length) body.kbs = [base.id, ...others];
+  const others = state.bases.map(({ id }) => id).filter((id) => talk.also.has(id));
+  if (others.length) body.kbs = others;
   try {
     const reply = await read(base, body, turn, mine.signal);
     if (!reply.refused) talk.history.push({ question, answer: reply.answer });
@@ -155,7 +154,7 @@ function saveDraft() {
   if (state.base) session.set(draftName(), $("question").value);
 }
 
-/** Grows the box with its text; style.css limits the height. */
+/** Grows the box with its text; ask.css limits the height. */
 function fit() {
   const box = $("question");
   box.style.height = "auto";
@@ -181,6 +180,9 @@ export function startAsk() {
     $("question").focus();
   });
   $("new-talk").addEventListener("click", newTalk);
+  addEventListener("click", ({ target }) => {
+    if (!$("also").contains(target)) $("also").open = false;
+  });
   on("bases", draw);
   on("base", (baseChanged) => {
     draw();

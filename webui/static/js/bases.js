@@ -94,4 +94,5 @@ export function startBases() {
   on("base", draw);
   on("bases", draw);
   on("documents", () => refreshBases().catch(showError));
+  on("progress", () => refreshBases().catch(() => {})); // the job's card says what is wrong
 }

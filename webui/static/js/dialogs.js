@@ -5,7 +5,7 @@
 
 import { $, h } from "./dom.js";
 import { NetworkError, onKeyNeeded, useKey } from "./api.js";
-import { say, t } from "./i18n.js";
+import { t } from "./i18n.js";
 
 const NOTICE_MS = 8000;
 
@@ -110,9 +110,3 @@ onKeyNeeded((rejected) =>
     },
   ).then(Boolean),
 );
-
-/** Shows `error` inside `node`, in the place where the user is looking. */
-export function showProblem(node, error) {
-  say(node, "error", { message: messageOf(error) });
-  node.hidden = false;
-}

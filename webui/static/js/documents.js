@@ -1,7 +1,7 @@
 /* The documents of the knowledge base shown: status, filter, pages, removal. */
 
 import * as api from "./api.js";
-import { $, bdi, h, icon, sizeOf, timeOf } from "./dom.js";
+import { $, h, icon, pathView, sizeOf, timeOf } from "./dom.js";
 import { confirmDialog, messageOf, showError } from "./dialogs.js";
 import { isolate, say } from "./i18n.js";
 import { emit, on, state } from "./state.js";
@@ -56,13 +56,13 @@ function draw(documents, total, filtered) {
     $("document-list").replaceChildren(empty);
     return;
   }
-  const head = ["documents", "status", "size", "chunks", "updated", null].map((key) =>
-    h("th", { scope: "col" }, key ? h("span", { text: key }) : null),
+  const head = ["documents", "status", "size", "chunks", "updated"].map((key) =>
+    h("th", { scope: "col", text: key }),
   );
   const table = h(
     "table",
     { class: "documents" },
-    h("thead", {}, h("tr", {}, head)),
+    h("thead", {}, h("tr", {}, head, h("td"))),
     h("tbody", {}, documents.map(row)),
   );
   $("document-list").replaceChildren(table);
@@ -72,7 +72,7 @@ function row(doc) {
   const path = doc.path ?? doc.name;
   const kb = state.base.id;
   const view = () => openDocument({ kb, id: doc.id, name: path });
-  const name = bdi(path);
+  const name = pathView(path);
   const readable = doc.status === "ready" || doc.stale;
   const title = readable
     ? h("button", { class: "link", type: "button", onclick: view }, name)
@@ -98,7 +98,7 @@ function row(doc) {
 function badges(doc) {
   const all = [h("span", { class: `badge ${doc.status}`, text: statusKey(doc.status) })];
   if (doc.stale) {
-    all.push(h("span", { class: "badge stale", text: "stale", hint: "staleHint" }));
+    all.push(h("span", { class: "badge stale", text: "statusStale", hint: "staleHint" }));
   }
   if (doc.encoding_guessed) {
     const text = ["encodingGuessed", { encoding: doc.encoding }];
@@ -152,4 +152,8 @@ export function startDocuments() {
     loadDocuments();
   });
   on("documents", (kb) => kb === state.base?.id && loadDocuments());
+  on("progress", (kb) => {
+    const isUsed = $("document-list").contains(document.activeElement);
+    if (kb === state.base?.id && !isUsed) loadDocuments(); // drawing again would lose the focus
+  });
 }

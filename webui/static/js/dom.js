@@ -45,6 +45,13 @@ export function icon(name) {
 /** A name given by a user: its direction cannot disturb what stands around it. */
 export const bdi = (name, props = {}) => h("bdi", props, String(name));
 
+/** A path whose folders step back behind the name. */
+export function pathView(path) {
+  const name = path.split("/").at(-1);
+  const folder = path.slice(0, path.length - name.length);
+  return h("bdi", {}, folder ? h("span", { class: "folder" }, folder) : null, name);
+}
+
 export function sizeOf(bytes) {
   const units = ["B", "KB", "MB", "GB"];
   let value = Number(bytes) || 0;

@@ -4,10 +4,8 @@
  * `root` null. Paths are as the user sees them, beginning with the folder's name.
  */
 
-// Never wanted in a knowledge base: hidden files and what systems and editors leave behind.
-const JUNK = /^(\.|~\$)|^(Thumbs\.db|desktop\.ini|__MACOSX|node_modules|__pycache__)$/i;
-
-export const isJunk = (name) => JUNK.test(name);
+// Hidden and temporary files, the same that `kb ingest` leaves out (ingest/scan.py).
+const isJunk = (name) => /^(\.|~\$)|^(Thumbs\.db|desktop\.ini)$/.test(name);
 
 /** Must be called inside the drop event: the entries are gone once it has returned. */
 export function readDrop(transfer) {

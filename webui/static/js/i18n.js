@@ -1,13 +1,15 @@
 /*
  * Two languages on one page. A node says *which* message it shows (say, label, placeholder), so
  * that switching the language rewrites every text in place and no view has to be drawn again.
- * The messages themselves are in messages.js.
+ * The messages themselves are in messages_*.js; a test keeps their keys equal.
  */
 
-import { MESSAGES } from "./messages.js";
+import { MESSAGES as en } from "./messages_en.js";
+import { MESSAGES as zh } from "./messages_zh.js";
 import { lasting } from "./store.js";
 import { emit } from "./state.js";
 
+const MESSAGES = { en, zh };
 const TARGETS = ["text", "label", "placeholder", "hint"];
 const bindings = new WeakMap(); // node -> {target: [key, values]}
 
@@ -22,7 +24,7 @@ export const isolate = (name) => `\u2068${name}\u2069`;
  */
 export function t(key, values = {}) {
   const language = isChinese() ? "zh" : "en";
-  let message = MESSAGES[language][key] ?? MESSAGES.en[key];
+  let message = MESSAGES[language][key];
   if (message === undefined) return key;
   if (typeof message === "object") {
     message = message[new Intl.PluralRules("en").select(values.n)] ?? message.other;
@@ -41,7 +43,7 @@ function show(node, target, key, values) {
   if (target === "hint") node.title = message;
   if (target === "label") {
     node.setAttribute("aria-label", message);
-    node.title = message;
+    if (node.localName === "button") node.title = message; // a whole area needs no tooltip
   }
 }
 
@@ -55,7 +57,7 @@ function bind(node, target, key, values) {
 /** Sets the text of `node` to a message. */
 export const say = (node, key, values) => bind(node, "text", key, values);
 
-/** Sets the accessible name and the tooltip of `node`. */
+/** Sets the accessible name of `node`; a button shows it as a tooltip too. */
 export const label = (node, key, values) => bind(node, "label", key, values);
 
 /** Sets the tooltip of `node` and leaves its accessible name alone. */

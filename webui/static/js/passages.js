@@ -2,6 +2,8 @@
 
 import { bdi, h } from "./dom.js";
 import { label } from "./i18n.js";
+import { pageView } from "./citations.js";
+import { idOfBase } from "./state.js";
 import { openDocument } from "./viewer.js";
 
 const CHANNELS = [
@@ -14,9 +16,10 @@ const CHANNELS = [
 export const hitList = (hits) => h("ol", { class: "hits" }, hits.map(hitItem));
 
 function hitItem(hit) {
+  const base = idOfBase(hit.kb);
   const open = () =>
     openDocument({
-      kb: hit.kb,
+      kb: base,
       id: hit.document_id,
       name: hit.document,
       page: hit.page,
@@ -36,7 +39,7 @@ function hitItem(hit) {
       "header",
       {},
       h("button", { class: "link", type: "button", onclick: open }, bdi(hit.document)),
-      typeof hit.page === "number" ? h("span", { class: "fine", text: ["page", { page: hit.page }] }) : null,
+      pageView(hit.page),
       hit.heading ? bdi(hit.heading, { class: "fine heading-path" }) : null,
     ),
     h("p", { class: "hit-text", dir: "auto" }, hit.text),

@@ -3,16 +3,16 @@
  * incremental update made visible: an unchanged file is counted and nothing more.
  */
 
-import { bdi, h } from "./dom.js";
+import { h, pathView } from "./dom.js";
 import { label } from "./i18n.js";
 
 const KINDS = ["added", "changed", "moved", "unchanged", "removed", "empty", "failed"];
 const FIRST = 100; // rows shown before "show all"
 
-/** `report`: the ingest contract of the API. */
-export function reportView(report) {
+/** `report`: the ingest contract of the API; `files`: the job's, which say what is unchanged. */
+export function reportView(report, files) {
   const list = h("div", { class: "report-list", hidden: true });
-  const buttons = KINDS.map((kind) => kindButton(kind, rowsOf(report, kind), report, list));
+  const buttons = KINDS.map((kind) => kindButton(kind, rowsOf(report, files, kind), report, list));
   return h(
     "div",
     { class: "report" },
@@ -31,7 +31,8 @@ export function reportView(report) {
 }
 
 /** [{path, error?}] of one kind; `report.changes` has the paths that the counts only count. */
-function rowsOf(report, kind) {
+function rowsOf(report, files, kind) {
+  if (kind === "unchanged") return files.filter(({ state }) => state === kind);
   if (kind === "failed" || kind === "empty") return report[kind] ?? [];
   return (report.changes?.[kind] ?? []).map((path) => ({ path }));
 }
@@ -59,7 +60,7 @@ function kindButton(kind, rows, report, list) {
 /** Paths with their reasons, the first hundred until asked for more. */
 export function pathList(rows) {
   const row = ({ path, error }) =>
-    h("li", {}, bdi(path), error ? h("span", { class: "reason" }, error) : null);
+    h("li", {}, pathView(path), error ? h("span", { class: "reason" }, error) : null);
   const items = h("ul", { class: "paths" }, rows.slice(0, FIRST).map(row));
   if (rows.length <= FIRST) return items;
   const more = h("button", {

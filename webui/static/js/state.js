@@ -3,6 +3,7 @@
  *   base       another knowledge base, or another tab, is shown
  *   bases      the list of knowledge bases was read again
  *   documents  the documents of a knowledge base changed (detail: its id)
+ *   progress   a running job stored more of them (detail: the knowledge base's id)
  *   language   the language was switched
  *   network    the server was lost or is back (detail: true when it is reachable)
  */
@@ -13,6 +14,9 @@ export const state = {
   tab: "ask",
   info: null, // GET /info
 };
+
+/** The id of a knowledge base named in a reply; it stays right when the name changes later. */
+export const idOfBase = (name) => state.bases.find((base) => base.name === name)?.id ?? name;
 
 const bus = new EventTarget();
 

@@ -14,10 +14,13 @@ import { uploadCard } from "./upload_card.js";
 
 const JOBS = "kb.jobs"; // {job id: knowledge base id}
 const ENDED = new Set(["done", "failed", "cancelled", "interrupted"]);
+const NEEDS_YES = "ConfirmationNeededError"; // the sync would remove more than half
+const TELL_EVERY_MS = 3000;
 const RETRY_MS = [500, 1000, 2000, 5000];
 
 let queue = Promise.resolve();
 let sending = 0;
+let toldAt = performance.now();
 
 addEventListener("beforeunload", (event) => {
   if (sending) event.preventDefault(); // bytes still going up would be lost
@@ -26,7 +29,6 @@ addEventListener("beforeunload", (event) => {
 /** Uploads `batches` (see files.js) into the knowledge base `kb`. */
 export function uploadBatches(kb, batches) {
   for (const batch of batches) {
-    if (batch.skipped) notice(t("skipped", { n: batch.skipped }));
     if (batch.files.length) enqueue(kb, batch, {});
     else notice(t("folderEmpty", { name: batch.root ?? "" }), { isError: true });
   }
@@ -49,7 +51,7 @@ async function send(kb, batch, yes, card, stop) {
     job = await api.upload(kb.id, batch.files, options, card.sent, stop.signal);
   } catch (error) {
     if (error.name === "AbortError") card.ended("uploadCancelled");
-    else if (error.type === "ConfirmationNeededError") offerYes(kb, batch, card, error.message);
+    else if (error.type === NEEDS_YES) offerYes(kb, batch, card, error.message);
     else card.failed(error, () => again(kb, batch, card, { yes }));
     return;
   } finally {
@@ -57,15 +59,8 @@ async function send(kb, batch, yes, card, stop) {
   }
   remember(job.id, kb.id);
   const last = await follow(job, card, stop.signal);
-  if (last && needsYes(last)) offerYes(kb, batch, card, reasonOf(last));
+  if (last?.error_type === NEEDS_YES) offerYes(kb, batch, card, last.error);
 }
-
-/** The job's error is a sentence; a server may also give {type, message}. */
-const reasonOf = (job) => job.error?.message ?? job.error ?? "";
-
-const needsYes = (job) =>
-  (job.error?.type ?? job.error_type) === "ConfirmationNeededError" ||
-  String(reasonOf(job)).includes("ConfirmationNeededError");
 
 function offerYes(kb, batch, card, reason) {
   card.confirm(reason, () => again(kb, batch, card, { yes: true }));
@@ -89,6 +84,7 @@ async function follow(first, card, signal) {
         job = data;
         attempt = 0;
         card.job(job);
+        tellProgress(job.kb_id);
       }
       if (!ENDED.has(job.state)) job = await api.job(job.id); // the stream ended early
     } catch (error) {
@@ -106,6 +102,13 @@ async function follow(first, card, signal) {
   card.job(job);
   emit("documents", job.kb_id);
   return job;
+}
+
+/** Lets the list of documents grow while a long job runs. */
+function tellProgress(kbId) {
+  if (performance.now() - toldAt < TELL_EVERY_MS) return;
+  toldAt = performance.now();
+  emit("progress", kbId);
 }
 
 function remembered() {

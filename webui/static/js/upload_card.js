@@ -3,7 +3,7 @@
  * ingested, the state of each file with the reason of a failure, and at the end the report.
  */
 
-import { bdi, h, icon, sizeOf } from "./dom.js";
+import { h, icon, pathView, sizeOf } from "./dom.js";
 import { messageOf } from "./dialogs.js";
 import { isolate, label, say } from "./i18n.js";
 import { reportView } from "./report.js";
@@ -32,6 +32,7 @@ export function uploadCard(batch, { onCancel }) {
     h("header", { class: "row" }, h("h2", { class: "grow", text: title }), cancel, close),
     bar,
     status,
+    batch.skipped ? h("p", { class: "fine", text: ["skipped", { n: batch.skipped }] }) : null,
     outcome,
     files.node,
   );
@@ -75,13 +76,14 @@ export function uploadCard(batch, { onCancel }) {
       files.show(rows);
       return;
     }
-    files.ended(rows);
+    // The report tells of all other files.
+    files.ended(report ? rows.filter((row) => row.state === "failed") : rows);
     settle(state);
     outcome.replaceChildren();
-    if (state === "failed") fail("jobFailed", error?.message ?? error ?? "");
-    else if (state === "interrupted") fail("interrupted", error?.message ?? error ?? "");
+    if (state === "failed") fail("jobFailed", error ?? "");
+    else if (state === "interrupted") fail("interrupted", error ?? "");
     else say(status, state === "cancelled" ? "jobCancelled" : "jobDone");
-    if (report) outcome.append(reportView(report));
+    if (report) outcome.append(reportView(report, rows));
   }
 
   function drawProgress(state, progress) {
@@ -141,7 +143,7 @@ function fileList() {
 
   function item({ path, state, error }) {
     const badge = h("span", { class: `badge ${state}`, text: `state_${state}` });
-    return h("li", {}, badge, bdi(path), error ? h("span", { class: "reason" }, error) : null);
+    return h("li", {}, badge, pathView(path), error ? h("span", { class: "reason" }, error) : null);
   }
 
   return {

@@ -1,0 +1,62 @@
+"""What every way of asking shares: a place among those being answered, timing, and errors."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import Request
+
+from api.errors import HTTPError, status_for_name
+from api.parts import Parts
+from api.streaming import Prefetched, last_step
+from kb.records import Answer, AnswerEvent, Failed, Finished, Question, Retrieved, Token
+
+
+def begin_answer(parts: Parts, question: Question) -> Prefetched[AnswerEvent]:
+    """Retrieve, and return the answer's events; blocks, so call it in a worker thread.
+
+    Raises:
+        BusyError: too many questions are being answered.
+        KBError: the question cannot be searched for.
+    """
+    return Prefetched(_measured(parts, question))
+
+
+async def whole_answer(request: Request, events: Prefetched[AnswerEvent]) -> Answer | None:
+    """Run an answer to its end; None when the client has left, and nobody waits for it.
+
+    Raises:
+        HTTPError: the answerer failed.
+    """
+    last = await last_step(request, events)
+    if isinstance(last, Failed):
+        raise failure(last)
+    return last.answer if isinstance(last, Finished) else None
+
+
+def event_data(event: AnswerEvent) -> tuple[str, dict[str, Any]] | None:
+    """Return name and data of the event as clients see it; None for one that they do not."""
+    match event:
+        case Retrieved(passages):
+            return "retrieved", {"passages": [passage.hit.to_dict() for passage in passages]}
+        case Token(text):
+            return "token", {"text": text}
+        case Finished(answer):
+            return "finished", answer.to_dict()
+        case Failed(type_, message):
+            return "error", {"type": type_, "message": message}
+    return None
+
+
+def failure(event: Failed) -> HTTPError:
+    """Turn a failure that came as an event back into one with a status."""
+    return HTTPError(status_for_name(event.type), event.type, event.message)
+
+
+def _measured(parts: Parts, question: Question) -> Iterator[AnswerEvent]:
+    with parts.slots.taken():
+        started = time.perf_counter()
+        try:
+            yield from parts.chain.events(question)
+        finally:
+            parts.metrics.time_ask(time.perf_counter() - started)

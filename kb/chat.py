@@ -1,0 +1,101 @@
+"""Answer with a chat model: any LangChain `BaseChatModel`, streamed.
+
+The model only writes; which passage proves a sentence is decided afterwards (`kb.citations`).
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
+
+from kb.errors import AnswererError
+from kb.prompt import CountTokens, build_messages
+from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
+
+logger = logging.getLogger(__name__)
+
+
+class ChatAnswerer:
+    """Implements `kb.protocols.Answerer` over a chat model."""
+
+    def __init__(
+        self,
+        model: BaseChatModel,
+        *,
+        name: str = "",
+        context_tokens: int = 8192,
+        max_new_tokens: int = 1024,
+        count_tokens: CountTokens | None = None,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: streams if it can; one that cannot gives its answer in one piece.
+            name: shown to the user; default is the name that the model reports.
+            context_tokens: its context window, prompt and completion together.
+            max_new_tokens: room left for the completion.
+            count_tokens: tokens of a text in this model; default is a cautious estimate.
+        """
+        self._model = model
+        self._name = name
+        self._budget_tokens = max(context_tokens - max_new_tokens, context_tokens // 2)
+        self._max_new_tokens = max_new_tokens
+        self._count_tokens = count_tokens
+
+    @property
+    def model(self) -> str:
+        if self._name:
+            return self._name
+        reported = getattr(self._model, "model_name", None) or getattr(self._model, "model", None)
+        return str(reported or self._model._llm_type)
+
+    def answer(self, question: Question, passages: Sequence[Passage]) -> Iterator[AnswerEvent]:
+        """Yield Token events as they come, then one Drafted.
+
+        Raises:
+            AnswererError: the model failed, cannot be reached, or said nothing.
+        """
+        messages, _ = build_messages(
+            question.text,
+            passages,
+            question.history,
+            budget_tokens=self._budget_tokens,
+            count_tokens=self._count_tokens,
+        )
+        pieces: list[str] = []
+        total: AIMessageChunk | None = None
+        for chunk in self._stream(messages):
+            total = chunk if total is None else total + chunk
+            text = chunk.text
+            if text:
+                pieces.append(text)
+                yield Token(text)
+        answer = "".join(pieces)
+        if not answer.strip():
+            raise AnswererError(f"the model {self.model!r} gave an empty answer; ask again")
+        yield Drafted(Draft(text=answer, answer_span=None, quotes=(), usage=_usage(total)))
+
+    def _stream(self, messages: list[BaseMessage]) -> Iterator[AIMessageChunk]:
+        try:
+            for chunk in self._model.stream(messages, max_tokens=self._max_new_tokens):
+                if isinstance(chunk, AIMessageChunk):
+                    yield chunk
+        except Exception as exc:
+            logger.warning("the chat model failed", exc_info=True)
+            raise AnswererError(
+                f"the model {self.model!r} failed ({type(exc).__name__}); "
+                "is its server running and its address right?"
+            ) from exc
+
+
+def _usage(total: AIMessageChunk | None) -> Usage:
+    usage = total.usage_metadata if total is not None else None
+    if usage is None:
+        return Usage()
+    details = usage.get("input_token_details") or {}
+    return Usage(
+        prompt_tokens=usage["input_tokens"],
+        cached_tokens=details.get("cache_read", 0) or 0,
+        completion_tokens=usage["output_tokens"],
+    )

@@ -1,0 +1,64 @@
+"""Numbers as people write them, brought to one form so that they can be compared.
+
+``1,900``, ``１９００``, ``一千九百`` and ``1900.0`` are one number; ``百分之五`` and ``5 %``
+another. Not done: English number words, fractions, Roman numerals, conversion of units.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+_DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
+_UNITS = {"十": 10, "百": 100, "千": 1000}
+_GROUPS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_NUMERAL = "[零〇一二三四五六七八九十百千万萬亿億两兩]"
+
+# Two or more numerals: one alone ("一般", "万一") is too often part of a word.
+CHINESE_NUMBER = re.compile(rf"{_NUMERAL}{{2,}}")
+
+_PERCENT_OF = re.compile(rf"百分之((?:{_NUMERAL}|[\d.])+)")
+_ARABIC = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
+
+
+def numbers_in(text: str) -> Iterator[str]:
+    """Yield every number of `text` in its canonical form, a percentage with ``%`` behind it.
+
+    A Chinese numeral counts from two characters on, or after 百分之.
+    """
+    folded = unicodedata.normalize("NFKC", text)
+    folded = _PERCENT_OF.sub(lambda match: f" {_arabic(match.group(1))}% ", folded)
+    folded = CHINESE_NUMBER.sub(lambda match: f" {_arabic(match.group())} ", folded)
+    for match in _ARABIC.finditer(folded):
+        percent = folded[match.end() : match.end() + 2].lstrip().startswith("%")
+        yield canonical(match.group()) + ("%" if percent else "")
+
+
+def canonical(number: str) -> str:
+    """Return an Arabic number without separators, leading zeros and trailing decimal zeros."""
+    whole, _, decimals = number.replace(",", "").partition(".")
+    decimals = decimals.rstrip("0")
+    return (whole.lstrip("0") or "0") + ("." + decimals if decimals else "")
+
+
+def chinese_to_int(numeral: str) -> int | None:
+    """Read a Chinese numeral: by value (一千零八十) or digit by digit (二〇一九); else None."""
+    if all(c in _DIGITS for c in numeral):
+        return int("".join(str(_DIGITS[c]) for c in numeral)) if numeral else None
+    total = group = digit = 0
+    for c in numeral:
+        if c in _DIGITS:
+            digit = _DIGITS[c]
+        elif c in _UNITS:
+            group += (digit or 1) * _UNITS[c]
+            digit = 0
+        elif c in _GROUPS:
+            total = (total + group + digit) * _GROUPS[c]
+            group = digit = 0
+        else:
+            return None
+    return total + group + digit
+
+
+def _arabic(numeral: str) -> str:
+    value = chinese_to_int(numeral)
+    return numeral if value is None else str(value)
