@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 # Questions answered at once. The server has 40 worker threads; the rest stay free for reading.
 MAX_ANSWERS = 16
 
+ROUTERS = tuple(
+    module.router for module in (status, bases, documents, jobs, ask, openai, chatglm, page)
+)
+
 
 def create_app(services: Services, settings: Settings | None = None) -> FastAPI:
     """Return the application over open services, which stay the caller's to close.
@@ -50,6 +54,8 @@ def create_app(services: Services, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Local knowledge base",
         lifespan=lambda _app: _running(services, parts),
+        # A redirect would answer a name such as "..%2F" with another address.
+        redirect_slashes=False,
         # FastAPI's own pages load scripts from elsewhere. /openapi.json stays.
         docs_url=None,
         redoc_url=None,
@@ -58,8 +64,8 @@ def create_app(services: Services, settings: Settings | None = None) -> FastAPI:
     )
     app.state.parts = parts
     install_error_handlers(app)
-    for module in (status, bases, documents, jobs, ask, openai, chatglm, page):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", page.static_files(), name="static")
     # Added from the inside out.
     app.add_middleware(BodyLimit, max_upload_bytes=settings.max_upload_mb * 2**20)

@@ -38,7 +38,11 @@ _ALIASES = {
     "iso8859-9": "cp1254",
     "shift_jis": "cp932",
     "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "cp950": "big5hkscs",
 }
+_SHOWN_AS = {"big5hkscs": "big5"}  # Big5 with what Hong Kong adds
+_CHINESE = ("gb18030", "big5hkscs")
 # Mean weight of the characters: right decodings of real text have about 2 to 3, wrong ones at
 # most about 1. The margin is to the next best candidate.
 _MIN_SCORE = 1.5
@@ -58,7 +62,7 @@ _CONTROL = re.compile("[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")  # not \a \b \t \n \v
 _INSIDE_LATIN_WORD = re.compile(r"(?<=[A-Za-z])[^\x00-\x7f](?=[A-Za-z])")
 
 # The letters beyond ASCII of one language each: German, French, Spanish, Portuguese, Italian,
-# the Nordic ones, Dutch. A text whose letters fit none of them is some other encoding.
+# the Nordic ones, Dutch. A line whose letters fit none of them is in some other encoding.
 _WESTERN_ALPHABETS = (
     "äöüßéèà",
     "àâçéèêëîïôùûüœ",
@@ -70,7 +74,7 @@ _WESTERN_ALPHABETS = (
 )
 _WESTERN_RUN = re.compile(r"[^\x00-\x7f]+")
 _MAX_WESTERN_RUN = 4  # "äöüß" in a list of letters; in words two at most
-_WESTERN_SIGNS = "’‘“”„–—…•€§°«»®©²³\xa0"
+_WESTERN_SIGNS = frozenset("’‘“”„–—…•€§°«»®©²³\xa0")
 
 
 def decode(data: bytes, *, declared: str | None = None) -> tuple[str, str, bool]:
@@ -95,15 +99,19 @@ def decode(data: bytes, *, declared: str | None = None) -> tuple[str, str, bool]
     if text is not None and not _holds_controls(text):
         # "UTF-8" by chance: a few GBK characters can be valid UTF-8, never the other way round.
         if declared_text is not None and _score(declared_text) > max(_score(text), _MIN_SCORE):
-            return _clean(declared_text), encoding, False
+            return _clean(declared_text), _SHOWN_AS.get(encoding, encoding), False
         if len(data) <= _SHORT_BYTES and (chinese := _as_short_chinese(data, text)):
             return _clean(chinese), "gb18030", True
         return _clean(text), "utf-8", False
-    if declared_text is not None and not _holds_controls(declared_text):
-        return _clean(declared_text), encoding, False
-    found = _guess(data, is_utf8=text is not None)
-    if found is not None:
-        return _clean(found[0]), found[1], True
+    if declared_text is not None and _holds_controls(declared_text):
+        declared_text = None
+    # A wrong declaration shows in Chinese: nearly all bytes are some character of GB 18030.
+    if declared_text is None or (encoding in _CHINESE and _score(declared_text) < _MIN_SCORE):
+        found = _guess(data, is_utf8=text is not None)
+        if found is not None:
+            return _clean(found[0]), _SHOWN_AS.get(found[1], found[1]), True
+    if declared_text is not None:
+        return _clean(declared_text), _SHOWN_AS.get(encoding, encoding), False
     if text is not None and text.count("\0") <= _MAX_NUL_SHARE * len(data):
         without_nuls = _NULS.sub("\n", text)
         if not _holds_controls(without_nuls):
@@ -164,7 +172,7 @@ def _guess(data: bytes, *, is_utf8: bool) -> tuple[str, str] | None:
     """Return the text and encoding of the best candidate; None if none is good or stands out."""
     encodings = ["utf-16-le", "utf-16-be"]
     if not is_utf8:
-        encodings += ["gb18030", "big5", "cp1252"]
+        encodings += ["gb18030", "big5hkscs", "cp1252"]
     candidates: list[tuple[float, str, str]] = []
     for encoding in encodings:
         if (text := _try(data, encoding)) is not None and not _holds_controls(text):
@@ -213,28 +221,33 @@ def _score_utf16(text: str) -> float:
 
 
 def _looks_western(text: str) -> bool:
-    """Tell whether all that is not ASCII are signs and letters of one language, mostly in words."""
-    letters: set[str] = set()
-    n_high = n_runs = n_in_words = 0
-    for run in _WESTERN_RUN.finditer(text):
-        before, after = text[: run.start()][-1:], text[run.end() :][:1]
-        found = {character.lower() for character in run[0] if character.isalpha()}
-        signs = set(run[0]) - set(_WESTERN_SIGNS) - {c for c in run[0] if c.isalpha()}
-        if len(run[0]) > _MAX_WESTERN_RUN or (
-            signs and not (signs <= set("¡¿£") and after.isalnum())
-        ):
+    """Tell whether all that is not ASCII are signs and letters, mostly in words.
+
+    The letters of each line must belong to one language.
+    """
+    n_runs = n_in_words = n_high = 0
+    for line in text.splitlines():
+        letters: set[str] = set()
+        for match in _WESTERN_RUN.finditer(line):
+            run = match[0]
+            before, after = line[: match.start()][-1:], line[match.end() :][:1]
+            if len(run) > _MAX_WESTERN_RUN or not _are_western_signs(run, after):
+                return False
+            if run[-1].isupper() and before.islower() and after.islower():
+                return False  # "pÖt"
+            found = {character.lower() for character in run if character.isalpha()}
+            letters |= found
+            n_high += len(run)
+            n_runs += bool(found)
+            n_in_words += bool(found) and (before.isalpha() or after.isalpha())
+        if not any(letters <= set(alphabet) for alphabet in _WESTERN_ALPHABETS):
             return False
-        if run[0][-1].isupper() and before.islower() and after.islower():
-            return False  # "pÖt"
-        letters |= found
-        n_high += len(run[0])
-        n_runs += bool(found)
-        n_in_words += bool(found) and (before.isalpha() or after.isalpha())
-    return (
-        2 * n_in_words >= n_runs
-        and n_high <= len(text) / 5 + 2
-        and any(letters <= set(alphabet) for alphabet in _WESTERN_ALPHABETS)
-    )
+    return 2 * n_in_words >= n_runs and n_high <= len(text) / 5 + 2
+
+
+def _are_western_signs(run: str, after: str) -> bool:
+    signs = {character for character in run if not character.isalpha()} - _WESTERN_SIGNS
+    return not signs or (signs <= set("¡¿£") and after.isalnum())
 
 
 def _mixed_lines(data: bytes) -> tuple[str, str] | None:

@@ -65,13 +65,18 @@ def prepared(path: str, texts: Sequence[str], heading: str = "") -> PreparedDocu
 
 
 def add_document(
-    database: Database, base: KnowledgeBase, path: str, texts: Sequence[str]
+    database: Database,
+    base: KnowledgeBase,
+    path: str,
+    texts: Sequence[str],
+    *,
+    kind: str = "folder",
 ) -> WriteCounts:
     """Embed and store a document made of these chunks, as a sync would."""
     document = prepared(path, texts)
     vectors = FakeEmbedder().embed_array([embedded_text("", text) for text in texts])
     with database.write() as session:
-        source = find_or_add_source(session, base.id, kind="upload", root="", label="")
+        source = find_or_add_source(session, base.id, kind=kind, root="", label="")
         keys = [chunk.text_hash for chunk in document.chunks]
         store_embeddings(session, base.embedder_id, dict(zip(keys, vectors, strict=True)))
         return write_document(session, base, source, document)

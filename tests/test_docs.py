@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 import pytest
+from fastapi.testclient import TestClient
 
+from api.app import create_app
 from ingest.fake import FakeEmbedder
 from kb.cli.edge import Edge
 from kb.cli.main import cli, run
@@ -74,6 +76,37 @@ def test_the_commands_of_the_first_screen_run(document: str, home: Path) -> None
 
     assert len(statuses) >= 3
     assert set(statuses.values()) == {0}, statuses
+
+
+@pytest.mark.parametrize("document", READMES)
+def test_the_curl_calls_are_answered(document: str, home: Path) -> None:
+    calls = [line for line in console_lines(document) if line.startswith("curl ")]
+    with Services.open(Settings(home=home), embedder=FakeEmbedder()) as services:
+        services.create_base("demo")
+        client = TestClient(create_app(services))
+
+        statuses = [send(client, shlex.split(call)[1:]) for call in calls]
+
+    assert statuses == [202, 200, 200]
+
+
+def send(client: TestClient, arguments: list[str]) -> int:
+    """Do what ``curl`` would do with these arguments; return the status."""
+    headers, content, files = {}, None, []
+    url = arguments.pop()
+    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
+        if option == "-H":
+            name, _, text = value.partition(": ")
+            headers[name] = text
+        elif option == "-d":
+            content = value
+        else:
+            assert option == "-F"
+            field, _, path = value.partition("=@")
+            files.append((field, (Path(path).name, (ROOT / path).read_bytes())))
+    method = "POST" if content or files else "GET"
+    reply = client.request(method, url, headers=headers, content=content, files=files or None)
+    return reply.status_code
 
 
 def test_both_readmes_show_the_same_commands() -> None:

@@ -1,6 +1,5 @@
 """How the server is: up, ready, how much it has done, and who answers."""
 
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,6 +9,7 @@ from sqlalchemy import func, select
 from api.errors import RETRY_AFTER_S, error_body
 from api.metrics import CONTENT_TYPE
 from api.parts import ServerParts
+from kb import __version__
 from kb.storage.jobs import count_jobs
 from kb.storage.tables import ChunkRow, DocumentRow, KnowledgeBaseRow
 
@@ -69,6 +69,6 @@ def info(parts: ServerParts) -> dict[str, Any]:
     model = parts.chain.answerer.model
     note_zh, note_en = NOTES.get(model, NOTES[""])
     return {
-        "version": version("local-kb"),
+        "version": __version__,
         "answerer": {"model": model, "note_zh": note_zh, "note_en": note_en},
     }

@@ -20,6 +20,11 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".html": ("html", "html/1"),
     ".htm": ("html", "html/1"),
     ".xhtml": ("html", "html/1"),
+    ".pdf": ("pdf", "pdf/1"),
+    ".docx": ("docx", "docx/1"),
+    ".csv": ("csv", "csv/1"),
+    ".tsv": ("csv", "csv/1"),
+    ".rst": ("rst", "rst/1"),
 }
 
 

@@ -63,21 +63,25 @@ class TextBuilder:
         block = block.strip("\n").rstrip()
         if not block.strip():
             return
-        self._write((separator if self._parts else "") + block)
+        is_first = not self._parts or self._parts[-1].endswith("\n")  # of the text or page
+        self._write(("" if is_first else separator) + block)
 
-    def heading(self, title: str, level: int) -> None:
-        """Append a heading on a line of its own; `level` is from 1."""
-        title = " ".join(title.split())
-        if not title:
+    def heading(self, line: str, level: int, title: str = "") -> None:
+        """Append a heading on a line of its own.
+
+        `level` is from 1; `title` is what the heading path shows, by default the line itself.
+        """
+        line = " ".join(line.split())
+        if not line:
             return
-        self.add(title)
-        start = self._n_chars - len(title)
-        self._headings.append(Heading(start, level, title[:MAX_TITLE_CHARS]))
+        self.add(line)
+        start = self._n_chars - len(line)
+        self._headings.append(Heading(start, level, (title or line)[:MAX_TITLE_CHARS]))
 
-    def page(self) -> None:
+    def page(self, separator: str = "\n\n") -> None:
         """Begin the next page: it starts where the next character will stand."""
-        if self._parts:
-            self._write("\n\n")
+        if self._parts and not self._parts[-1].endswith("\n"):
+            self._write(separator)
         self._pages.append(self._n_chars)
 
     def build(self) -> LoadedText:

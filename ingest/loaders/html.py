@@ -80,6 +80,11 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
     return replace(builder.build(), encoding=encoding, encoding_guessed=is_guessed)
 
 
+def table_lines(source: str, limits: ParseLimits) -> list[str]:
+    """Return the rows of a table that another loader has as HTML, one line each."""
+    return [block.text for block in _read(source, limits)]
+
+
 def _read(source: str, limits: ParseLimits) -> list[_Block]:
     reader = _Reader(limits)
     # huge_tree: without it libxml2 drops what is nested deeper than 256 levels. The reader
@@ -299,7 +304,7 @@ def _grid(rows: list[list[_Cell]]) -> list[list[str]]:
                 line.append(text)
                 continue
             cell = waiting.pop(0)
-            text = squeeze("\n".join(block.text for block in cell.blocks))
+            text = _cell_text(cell.blocks)
             is_header = all(other.is_header for other in row)
             for i in range(min(cell.n_columns, _MAX_SPAN)):
                 shown = text if i == 0 or is_header else ""
@@ -308,3 +313,9 @@ def _grid(rows: list[list[_Cell]]) -> list[list[str]]:
                     carried[column + i] = (cell.n_rows - 1, shown)
         grid.append(line)
     return grid
+
+
+def _cell_text(blocks: list[_Block]) -> str:
+    parts = [squeeze(block.text) for block in blocks]
+    is_list = len(parts) > 1 and all(part.startswith("- ") for part in parts)
+    return ", ".join(part[2:] for part in parts) if is_list else " ".join(parts)

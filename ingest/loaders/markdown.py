@@ -9,8 +9,6 @@ from ingest.decode import decode
 from ingest.loaders.base import MAX_TITLE_CHARS, LoadedText, ParseLimits, check_text_chars
 from kb.records import Heading
 
-VERSION = "markdown/1"
-
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")

@@ -30,7 +30,8 @@ def rows_as_lines(rows: Sequence[Sequence[str]], n_header_rows: int | None) -> I
         if max(map(len, rows)) == 2:
             yield from (": ".join(filter(None, row)) for row in rows)  # names and values
             return
-        n_header_rows = int(len(rows) > 1 and _looks_like_header(rows[0], rows[1:]))
+        is_wide_enough = len(rows[0]) >= max(map(len, rows))
+        n_header_rows = int(len(rows) > 1 and is_wide_enough and is_header_like(rows[0]))
     header = _join_headers(rows[:n_header_rows])
     if header:
         yield " | ".join(dict.fromkeys(filter(None, header)))
@@ -51,13 +52,18 @@ def row_as_line(header: Sequence[str], row: Sequence[str]) -> str:
     return "; ".join(cells)
 
 
-def _looks_like_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+def is_header_like(row: Sequence[str], *, may_have_gaps: bool = False) -> bool:
+    """Tell whether a first row names columns: short, distinct cells, none a number.
+
+    `may_have_gaps` allows some blank cells, as in an export that begins with a row number.
+    """
+    names = [cell for cell in row if cell.strip()]
     return (
-        len(first) > 1
-        and len(first) >= max(map(len, others))
-        and all(cell and len(cell) <= _MAX_HEADER_CHARS for cell in first)
-        and len(set(first)) == len(first)
-        and not any(_NUMBER.fullmatch(cell) for cell in first)
+        len(names) >= (len(row) + 1) // 2 if may_have_gaps else len(names) == len(row) > 1
+    ) and (
+        all(len(name) <= _MAX_HEADER_CHARS for name in names)
+        and len(set(names)) == len(names)
+        and not any(_NUMBER.fullmatch(name.strip()) for name in names)
     )
 
 

@@ -7,6 +7,7 @@ an ordinary sync. The next run finds them there and embeds nothing.
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,16 +107,17 @@ def _measure(services: "Services", questions: QuestionSet, limit: int | None) ->
     base, doc_ids = _ingest(services, questions)
     asked = sample(questions.questions, limit)
     target = _target(services, base, doc_ids)
-    with click.progressbar(
-        run(asked, target),
-        length=len(asked),
-        label=questions.name,
-        file=click.get_text_stream("stderr"),
-    ) as outcomes:
-        return figures(list(outcomes))
+    outcomes: list[Outcome] = []
+    with click.progressbar(length=len(asked), label=questions.name, file=sys.stderr) as bar:
+        for outcome in run(asked, target):
+            outcomes.append(outcome)
+            bar.update(1)
+    return figures(outcomes)
 
 
 def _target(services: "Services", base: "KnowledgeBase", doc_ids: Mapping[str, str]) -> Target:
+    from sqlalchemy.exc import NoResultFound
+
     from kb.records import Question
     from kb.storage.documents import version_text
 
@@ -127,7 +129,10 @@ def _target(services: "Services", base: "KnowledgeBase", doc_ids: Mapping[str, s
 
     def stored_text(version_id: int) -> str | None:
         with services.database.read() as session:
-            return version_text(session, version_id)
+            try:
+                return version_text(session, version_id)
+            except NoResultFound:
+                return None
 
     return Target(search=search, ask=ask, stored_text=stored_text, doc_ids=doc_ids)
 
@@ -135,22 +140,36 @@ def _target(services: "Services", base: "KnowledgeBase", doc_ids: Mapping[str, s
 def _ingest(services: "Services", questions: QuestionSet) -> "tuple[KnowledgeBase, dict[str, str]]":
     """Sync the corpus into its knowledge base; return it and doc_ids by document id."""
     from ingest.sync import SyncOptions, sync_folders
-    from kb.storage.bases import find_base
     from kb.storage.documents import list_documents
 
     folder = _write_corpus(services.settings.home / "corpora", questions)
-    name = f"corpus {questions.corpus_hash}"
-    try:
-        with services.database.read() as session:
-            base = find_base(session, name)
-    except KnowledgeBaseNotFoundError:
-        base = services.create_base(name)
+    base = _open_base(services, f"corpus {questions.corpus_hash}")
     click.echo(f"{questions.name}: {len(questions.documents)} documents", err=True)
     sync_folders(services.sync_parts, base, [folder], SyncOptions(yes=True))
     doc_id_of = dict(zip(_file_names(questions.documents), questions.documents, strict=True))
     with services.database.read() as session:
         documents, _ = list_documents(session, base.id, offset=0, limit=len(doc_id_of))
     return base, {document.id: doc_id_of[document.path].doc_id for document in documents}
+
+
+def _open_base(services: "Services", name: str) -> "KnowledgeBase":
+    """Return the base of this name as this version would create it, made anew if need be."""
+    from ingest.splitter import SPLITTER
+    from kb.storage.bases import change_base, find_base
+    from kb.support import DEFAULT_SUPPORT_THRESHOLD
+    from kb.terms import FULLTEXT
+
+    try:
+        with services.database.read() as session:
+            base = find_base(session, name)
+    except KnowledgeBaseNotFoundError:
+        return services.create_base(name)
+    built = (base.embedder.identity, base.splitter, base.fulltext)
+    if built != (services.embedder.spec.identity, SPLITTER, FULLTEXT):
+        services.delete_base(base)
+        return services.create_base(name)
+    with services.database.write() as session:
+        return change_base(session, base, support_threshold=DEFAULT_SUPPORT_THRESHOLD)
 
 
 def _write_corpus(parent: Path, questions: QuestionSet) -> Path:

@@ -108,15 +108,19 @@ def read_events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             yield event, json.loads(line.removeprefix("data: "))
 
 
-def test_tokens_arrive_while_the_model_still_talks(talk: Callable[..., Any]) -> None:
+def test_passages_arrive_before_the_model_has_said_a_word(talk: Callable[..., Any]) -> None:
     model = ScriptedModel(words=("正式员工每年享有 ", "15 天带薪年假。"))
     live = talk(model)
 
+    model.talker.go_on.clear()
     with live.client.stream("POST", "/kb/base/ask", json=QUESTION) as reply:
-        model.talker.go_on.clear()
+        incoming = read_events(reply.iter_lines())
+        events = [next(incoming)]
+        spoken_before = model.talker.spoken
         model.talker.go_on.set()
-        events = list(read_events(reply.iter_lines()))
+        events += incoming
 
+    assert spoken_before == 0
     assert [name for name, _ in events] == ["retrieved", "token", "token", "finished"]
     assert events[1][1] == {"text": "正式员工每年享有 "}
     assert events[-1][1]["citations"][0]["quote"] in TEXT
@@ -163,7 +167,9 @@ def test_a_connection_that_breaks_counts_as_leaving(talk: Callable[..., Any]) ->
 
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)
-        assert b"200 OK" in connection.recv(1000)
+        received = b""
+        while b"event: token" not in received:
+            received += connection.recv(65536)
 
     assert model.talker.ended.wait(10)
 

@@ -1,10 +1,12 @@
 """Single modules of the page, in the browser they are written for."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
-from tests.webui.visitor import Visit
+from tests.webui.visitor import Visitor
 
 pytestmark = pytest.mark.browser
 
@@ -14,15 +16,24 @@ HARMLESS = {
 }
 
 
-def test_code_point_offsets_become_utf16_offsets(visit: Visit) -> None:
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: str) -> Iterator[Visitor]:
+    """One open page for all: its modules are only called, nothing in it changes."""
+    context = browser.new_context()
+    visitor = Visitor(context, server)
+    visitor.open()
+    yield visitor
+    context.close()
+    assert (visitor.errors, visitor.strangers) == ([], [])
+
+
+def test_code_point_offsets_become_utf16_offsets(page: Visitor) -> None:
     """The API counts characters as Python does; an emoji is one there and two in the browser."""
     rng = random.Random(7)
     text = "".join(rng.choice("a中😀𠮷\n") for _ in range(500))
     spans = [sorted((rng.randint(0, 500), rng.randint(0, 500))) for _ in range(50)]
-    visitor = visit()
-    visitor.open()
 
-    cut = visitor.run(
+    cut = page.run(
         """const { toUnits } = await import('/static/js/text.js');
            const [text, spans] = argument;
            const units = toUnits(text, spans.flat());
@@ -34,17 +45,15 @@ def test_code_point_offsets_become_utf16_offsets(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 2, 3, 7, 1000])
-def test_events_are_read_however_the_bytes_arrive(visit: Visit, piece_bytes: int) -> None:
+def test_events_are_read_however_the_bytes_arrive(page: Visitor, piece_bytes: int) -> None:
     stream = (
         ": keep-alive\r\n\r\n"
         'event: token\r\ndata: {"text": "年假😀"}\r\n\r\n'
         'event: finished\ndata: {"a":\ndata:  1}\n\n'
         "event: token\ndata: cut off"
     ).encode()
-    visitor = visit()
-    visitor.open()
 
-    events = visitor.run(
+    events = page.run(
         """const { readEvents } = await import('/static/js/sse.js');
            const [bytes, size] = argument;
            const body = new ReadableStream({ start(controller) {
@@ -78,11 +87,9 @@ def test_events_are_read_however_the_bytes_arrive(visit: Visit, piece_bytes: int
         "# <a href=x>heading</a>\n\n- <form action=x>\n\n> <object data=x>",
     ],
 )
-def test_markdown_makes_only_harmless_elements(visit: Visit, hostile: str) -> None:
-    visitor = visit()
-    visitor.open()
+def test_markdown_makes_only_harmless_elements(page: Visitor, hostile: str) -> None:
 
-    tags, attributes = visitor.run(
+    tags, attributes = page.run(
         """const { renderMarkdown } = await import('/static/js/markdown.js');
            const box = document.createElement('div');
            box.append(...renderMarkdown(argument));
@@ -96,14 +103,12 @@ def test_markdown_makes_only_harmless_elements(visit: Visit, hostile: str) -> No
     assert set(attributes) <= {"class", "start", "tabindex", "role"}
 
 
-def test_a_marker_that_a_document_contains_is_no_citation(visit: Visit) -> None:
+def test_a_marker_that_a_document_contains_is_no_citation(page: Visitor) -> None:
     """A quoted paper may say "[1]" itself; the server's marker follows the whole quote."""
     quote = "As shown in [1], seals last 4000 hours."
     citation = {"marker": "[1]", "quote": quote}
-    visitor = visit()
-    visitor.open()
 
-    parts = visitor.run(
+    parts = page.run(
         """const { splitVerbatim } = await import('/static/js/citations.js');
            return splitVerbatim(argument[0], argument[1]);""",
         [f"{quote} [1] And so on [2].", [citation]],
@@ -112,11 +117,9 @@ def test_a_marker_that_a_document_contains_is_no_citation(visit: Visit) -> None:
     assert parts == [f"{quote} ", citation, " And so on [2]."]
 
 
-def test_a_quote_is_found_again_in_a_changed_document(visit: Visit) -> None:
-    visitor = visit()
-    visitor.open()
+def test_a_quote_is_found_again_in_a_changed_document(page: Visitor) -> None:
 
-    places = visitor.run(
+    places = page.run(
         """const { locate } = await import('/static/js/text.js');
            return ['abc', 'xxabc', 'xx'].map((text) => locate(text, 0, 1, 'a'));"""
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from playwright.sync_api import Browser, expect
+from reportlab.pdfgen import canvas
 
 from tests.webui.visitor import Visit, Visitor, serve
 
@@ -94,6 +95,24 @@ def test_a_folder_of_more_than_a_hundred_files_arrives_whole(visit: Visit, tmp_p
     expect(visitor.find(".documents tbody tr")).to_have_count(10)
 
 
+def test_a_citation_of_a_pdf_opens_at_its_page(visit: Visit, tmp_path: Path) -> None:
+    pages = canvas.Canvas(str(tmp_path / "pumps.pdf"))
+    for number in range(1, 6):
+        pages.drawString(72, 720, f"Pump number {number} gets a new seal every {number}000 hours.")
+        pages.showPage()
+    pages.save()
+    visitor = visit()
+    visitor.create_base("pdf")
+    visitor.upload(tmp_path / "pumps.pdf")
+
+    turn = visitor.ask("How often does pump number 3 get a new seal?")
+    turn.locator(".citations .source").filter(has_text="3000 hours").click()
+
+    expect(visitor.find("#viewer mark")).to_contain_text("every 3000 hours")
+    expect(visitor.find("#viewer mark")).to_be_in_viewport()
+    expect(visitor.find(".viewer-head")).to_contain_text("page 3")
+
+
 def test_the_folder_picker_syncs_like_a_drop(visit: Visit, folder: Path) -> None:
     visitor = visit()
     visitor.create_base("picked")
@@ -102,6 +121,22 @@ def test_the_folder_picker_syncs_like_a_drop(visit: Visit, folder: Path) -> None
 
     assert visitor.report()["added"] == 3
     expect(visitor.find(".upload")).to_contain_text("1 hidden or system file skipped")
+
+
+def test_a_folder_dropped_on_an_empty_server_becomes_a_knowledge_base(
+    visit: Visit, browser: Browser, home: Path, folder: Path
+) -> None:
+    with serve(home) as address:
+        visitor = visit(address)
+        visitor.open()
+        expect(visitor.find("#view-welcome")).to_be_visible()
+
+        visitor.drop(folder)
+        expect(visitor.find("dialog input")).to_have_value("规章制度")
+        visitor.page.keyboard.press("Enter")
+
+        assert visitor.report()["added"] == 3
+        expect(visitor.find("#base-name")).to_have_text("规章制度")
 
 
 def test_a_sync_that_would_remove_most_asks_first(visit: Visit, folder: Path) -> None:

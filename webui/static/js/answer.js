@@ -11,13 +11,20 @@ import { renderMarkdown } from "./markdown.js";
 import { hitList } from "./passages.js";
 import { state } from "./state.js";
 
+let isExplained = false; // the note on extractive answers is open in the first one only
+
 /** `onRetry` asks the same question again. */
 export function turnView(question, onRetry) {
   const status = h("p", { class: "turn-status fine", role: "status", text: "searching" });
   const text = h("div", { class: "answer-text", dir: "auto" });
   const after = h("div", {});
   const answer = h("div", { class: "answer", "aria-busy": "true" }, text, status, after);
-  const node = h("article", { class: "turn" }, h("h2", { class: "asked", dir: "auto" }, question), answer);
+  const node = h(
+    "article",
+    { class: "turn" },
+    h("h2", { class: "asked", dir: "auto" }, question),
+    answer,
+  );
   let streamed = "";
   let frame = null;
 
@@ -50,7 +57,11 @@ export function turnView(question, onRetry) {
       if (reply.refused) answer.replaceChildren(refusal(reply));
       else {
         text.replaceChildren(...body(reply.answer, reply.model, reply));
-        after.replaceChildren(citationList(reply.citations), passageList(reply.passages), footer(reply));
+        after.replaceChildren(
+          citationList(reply.citations),
+          passageList(reply.passages),
+          footer(reply),
+        );
       }
     },
     /** Stopped by the user: what has arrived stays. */
@@ -58,7 +69,9 @@ export function turnView(question, onRetry) {
       end();
       draw();
       answer.classList.remove("streaming");
-      after.replaceChildren(h("p", { class: "fine" }, h("span", { class: "badge", text: "stopped" })));
+      after.replaceChildren(
+        h("p", { class: "fine" }, h("span", { class: "badge", text: "stopped" })),
+      );
     },
     failed(error) {
       end();
@@ -93,9 +106,7 @@ function passageList(passages) {
 }
 
 function refusal(reply) {
-  const nearest = reply.passages.length
-    ? hitList(reply.passages)
-    : null;
+  const nearest = reply.passages.length ? hitList(reply.passages) : null;
   return h(
     "section",
     { class: "refusal" },
@@ -111,9 +122,16 @@ const supportView = ({ support }) =>
 
 function footer(reply) {
   const { total_ms: total, tokens_per_s: speed } = reply.timings ?? {};
-  const copy = h("button", {
-    class: "icon-button", type: "button", label: "copy", onclick: () => copyReply(reply),
-  }, icon("copy"));
+  const copy = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      label: "copy",
+      onclick: () => copyReply(reply),
+    },
+    icon("copy"),
+  );
   const extractive = reply.model === "extractive";
   const model = extractive ? extractiveNote() : h("span", {}, reply.model);
   return h(
@@ -130,13 +148,15 @@ function footer(reply) {
 /** What an extractive answer is, and the command that installs a model; base.css shows one. */
 function extractiveNote() {
   const { note_zh: zh = "", note_en: en = "" } = state.info?.answerer ?? {};
-  return h(
+  const note = h(
     "details",
-    { class: "extractive" },
+    { class: "extractive", open: !isExplained },
     h("summary", { text: "extractive" }),
     h("p", { lang: "zh-CN", class: "only-chinese" }, zh),
     h("p", { lang: "en", class: "only-english" }, en),
   );
+  isExplained = true;
+  return note;
 }
 
 async function copyReply(reply) {

@@ -101,7 +101,8 @@ export const deleteBase = (id) => call("DELETE", base(id));
 export const listDocuments = (kb, query, signal) =>
   call("GET", `${base(kb)}/documents?${new URLSearchParams(query)}`, { signal });
 export const removeDocument = (kb, id) => call("DELETE", document_(kb, id));
-export const documentText = (kb, id, signal) => call("GET", `${document_(kb, id)}/text`, { signal });
+export const documentText = (kb, id, signal) =>
+  call("GET", `${document_(kb, id)}/text`, { signal });
 export const documentContent = async (kb, id) =>
   (await send("GET", `${document_(kb, id)}/content`, { accept: "*/*" })).blob();
 
@@ -130,7 +131,13 @@ export async function upload(kb, files, options, onBytes, signal) {
   for (const [name, value] of Object.entries(options)) if (value) query.set(name, value);
   for (;;) {
     const key = session.get(KEY);
-    const { status, text } = await post(`${base(kb)}/documents?${query}`, files, key, onBytes, signal);
+    const { status, text } = await post(
+      `${base(kb)}/documents?${query}`,
+      files,
+      key,
+      onBytes,
+      signal,
+    );
     emit("network", true);
     if (status === 202) return JSON.parse(text).job;
     if (status !== 401 || !(await keyGiven(key))) throw errorOf(status, text);

@@ -98,7 +98,10 @@ function startDrops() {
 }
 
 function startPickers() {
-  for (const [button, input] of [["pick-files", "files"], ["pick-folder", "folder"]]) {
+  for (const [button, input] of [
+    ["pick-files", "files"],
+    ["pick-folder", "folder"],
+  ]) {
     $(button).addEventListener("click", () => $(input).click());
     $(input).addEventListener("change", () => {
       const batches = readPicker([...$(input).files]);

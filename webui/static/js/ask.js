@@ -55,7 +55,11 @@ function emptyTalk() {
     { class: "blank" },
     h("h2", { text: ["askNoDocuments", values] }),
     h("p", { text: "askNoDocumentsText" }),
-    h("a", { class: "button primary", href: addressOf(state.base, "documents"), text: "addDocuments" }),
+    h("a", {
+      class: "button primary",
+      href: addressOf(state.base, "documents"),
+      text: "addDocuments",
+    }),
   );
 }
 

@@ -17,7 +17,8 @@ export async function refreshBases() {
 }
 
 /** Finds by id or by name, as the API does. */
-export const findBase = (name) => state.bases.find((base) => base.id === name || base.name === name);
+export const findBase = (name) =>
+  state.bases.find((base) => base.id === name || base.name === name);
 
 function draw() {
   const { base, info } = state;

@@ -35,13 +35,16 @@ export function splitVerbatim(text, citations) {
 export function chipMaker(citations) {
   let next = 0;
   return (text) =>
-    text.split(MARKERS).filter(Boolean).map((part) => {
-      if (!MARKERS.test(part)) return part;
-      const found = citations.findIndex(({ marker }, index) => index >= next && marker === part);
-      if (found < 0) return part;
-      next = found + 1;
-      return chip(citations[found]);
-    });
+    text
+      .split(MARKERS)
+      .filter(Boolean)
+      .map((part) => {
+        if (!MARKERS.test(part)) return part;
+        const found = citations.findIndex(({ marker }, index) => index >= next && marker === part);
+        if (found < 0) return part;
+        next = found + 1;
+        return chip(citations[found]);
+      });
 }
 
 function open(citation) {

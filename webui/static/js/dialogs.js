@@ -39,7 +39,10 @@ function openDialog({ title, text, action, content = [], danger = false }, act) 
     const problem = h("p", { class: "problem", role: "alert", hidden: true });
     const confirm = h("button", { class: `button ${danger ? "danger" : "primary"}`, text: action });
     const cancel = h("button", {
-      class: "button", type: "button", text: "cancel", onclick: () => dialog.close(),
+      class: "button",
+      type: "button",
+      text: "cancel",
+      onclick: () => dialog.close(),
     });
     const form = h(
       "form",

@@ -41,7 +41,10 @@ export async function loadDocuments() {
 
 function drawProblem(error) {
   const retry = h("button", { class: "button small", text: "retry", onclick: loadDocuments });
-  $("document-list").replaceChildren(h("p", { class: "problem", role: "alert" }, messageOf(error)), retry);
+  $("document-list").replaceChildren(
+    h("p", { class: "problem", role: "alert" }, messageOf(error)),
+    retry,
+  );
 }
 
 function draw(documents, total, filtered) {
@@ -77,19 +80,39 @@ function row(doc) {
   const title = readable
     ? h("button", { class: "link", type: "button", onclick: view }, name)
     : h("span", {}, name);
-  const bin = h("button", {
-    class: "icon-button", type: "button", label: "removeDocument", onclick: () => remove(kb, doc, path),
-  }, icon("bin"));
-  const eye = h("button", {
-    class: "icon-button", type: "button", label: "view", disabled: !readable, onclick: view,
-  }, icon("eye"));
+  const bin = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      label: "removeDocument",
+      onclick: () => remove(kb, doc, path),
+    },
+    icon("bin"),
+  );
+  const eye = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      label: "view",
+      disabled: !readable,
+      onclick: view,
+    },
+    icon("eye"),
+  );
   return h(
     "tr",
     { data: { document: doc.id } },
     h("td", { class: "name" }, title, doc.error ? h("p", { class: "reason" }, doc.error) : null),
     h("td", { class: "status" }, badges(doc)),
     h("td", { class: "number" }, sizeOf(doc.size_bytes)),
-    h("td", { class: "number" }, h("span", { class: "only-phone", text: "chunks" }), ` ${doc.chunks}`),
+    h(
+      "td",
+      { class: "number" },
+      h("span", { class: "only-phone", text: "chunks" }),
+      ` ${doc.chunks}`,
+    ),
     h("td", { class: "date" }, timeOf(doc.updated_at)),
     h("td", { class: "actions" }, eye, bin),
   );

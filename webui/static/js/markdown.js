@@ -58,7 +58,12 @@ function list(token, inlineText) {
 }
 
 function table(token, inlineText) {
-  const row = (cells, tag) => h("tr", {}, cells.map((cell) => h(tag, {}, inline(cell.tokens, inlineText))));
+  const row = (cells, tag) =>
+    h(
+      "tr",
+      {},
+      cells.map((cell) => h(tag, {}, inline(cell.tokens, inlineText))),
+    );
   return h(
     "div",
     { class: "table-scroll", tabindex: "0", role: "group" },
@@ -66,7 +71,11 @@ function table(token, inlineText) {
       "table",
       {},
       h("thead", {}, row(token.header, "th")),
-      h("tbody", {}, token.rows.map((cells) => row(cells, "td"))),
+      h(
+        "tbody",
+        {},
+        token.rows.map((cells) => row(cells, "td")),
+      ),
     ),
   );
 }

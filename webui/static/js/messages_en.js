@@ -5,7 +5,8 @@ export const MESSAGES = {
   addDocuments: "Add documents",
   alsoAsk: "Ask others too",
   askEmpty: "Ask “{name}”",
-  askEmptyText: "Answers come only from these documents and show where each sentence stands. What is not in them, the answer says so.",
+  askEmptyText:
+    "Answers come only from these documents and show where each sentence stands. What is not in them, the answer says so.",
   askNoDocuments: "“{name}” has no documents yet",
   askNoDocumentsText: "Add files or a whole folder first, then ask.",
   back: "Previous",
@@ -13,7 +14,8 @@ export const MESSAGES = {
   brand: "Local knowledge base",
   cancel: "Cancel",
   cancelling: "Cancelling…",
-  changedSince: "The document has changed since this answer; the quote no longer stands in it. It was:",
+  changedSince:
+    "The document has changed since this answer; the quote no longer stands in it. It was:",
   channel: "Channel",
   channelDense: "Dense",
   channelHybrid: "Hybrid",
@@ -32,7 +34,8 @@ export const MESSAGES = {
   deleteBase: "Delete knowledge base",
   deleteBaseText: {
     one: "The {n} document of “{name}”, its chunks and its index will be deleted for good. The original file on your computer is not touched.",
-    other: "All {n} documents of “{name}”, their chunks and index will be deleted for good. The original files on your computer are not touched.",
+    other:
+      "All {n} documents of “{name}”, their chunks and index will be deleted for good. The original files on your computer are not touched.",
   },
   deleteIt: "Delete",
   denseScore: "dense",
@@ -42,12 +45,14 @@ export const MESSAGES = {
   download: "Download the original",
   dropHere: "Drop to add to “{name}”",
   dropNew: "Drop to add to a new knowledge base",
-  dropText: "Drop the same folder again to keep the knowledge base equal to it: only what changed is processed, and what is gone from the folder is removed.",
+  dropText:
+    "Drop the same folder again to keep the knowledge base equal to it: only what changed is processed, and what is gone from the folder is removed.",
   dropTitle: "Drag files or a whole folder here",
   earlierText: "Earlier text",
   emptyDocument: "This document holds no text.",
   encodingGuessed: "encoding guessed: {encoding}",
-  encodingGuessedHint: "The file does not say its encoding; this was guessed from its characters. If text looks wrong, save it as UTF-8.",
+  encodingGuessedHint:
+    "The file does not say its encoding; this was guessed from its characters. If text looks wrong, save it as UTF-8.",
   extractive: "Extractive answer",
   failedFiles: { one: "{n} file failed", other: "{n} files failed" },
   fileProgress: "{done} of {total} files",
@@ -93,7 +98,8 @@ export const MESSAGES = {
   readingPassages: { one: "Reading {n} passage…", other: "Reading {n} passages…" },
   refused: "The documents do not answer this question",
   removeDocument: "Remove document",
-  removeDocumentText: "“{name}” and its chunks will be removed and no longer used in answers. The original file on your computer is not touched.",
+  removeDocumentText:
+    "“{name}” and its chunks will be removed and no longer used in answers. The original file on your computer is not touched.",
   removeIt: "Remove",
   renameBase: "Rename",
   repeatYes: "Remove them and continue",
@@ -111,13 +117,17 @@ export const MESSAGES = {
   searchButton: "Search",
   searchHint: "A question or words to search for",
   searching: "Searching…",
-  searchIntro: "Search without an answer: see which passages are found, and what each channel says of them.",
+  searchIntro:
+    "Search without an answer: see which passages are found, and what each channel says of them.",
   seconds: "{n} s",
   send: "Send",
   showAll: "Show all {n}",
   size: "Size",
   skip: "Skip to content",
-  skipped: { one: "{n} hidden or system file skipped", other: "{n} hidden or system files skipped" },
+  skipped: {
+    one: "{n} hidden or system file skipped",
+    other: "{n} hidden or system files skipped",
+  },
   staleHint: "The changed file could not be read; the last good version is still used.",
   state_cancelled: "cancelled",
   state_done: "done",
@@ -135,7 +145,8 @@ export const MESSAGES = {
   stop: "Stop",
   stopped: "Stopped",
   support: "support {n}%",
-  supportHint: "How likely the passages answer the question; below the knowledge base's threshold the answer is refused.",
+  supportHint:
+    "How likely the passages answer the question; below the knowledge base's threshold the answer is refused.",
   switchLanguage: "切换到中文",
   switchTheme: "Switch between light and dark",
   tabAsk: "Ask",
@@ -144,7 +155,8 @@ export const MESSAGES = {
   tokensPerSecond: "{n} tokens/s",
   topK: "Hits",
   unsupported: "unverified",
-  unsupportedHint: "A number, date or name of this sentence does not occur in the cited passage. Check the text.",
+  unsupportedHint:
+    "A number, date or name of this sentence does not occur in the cited passage. Check the text.",
   updated: "Updated",
   uploadCancelled: "Upload cancelled.",
   uploadFiles: { one: "Upload {n} file", other: "Upload {n} files" },

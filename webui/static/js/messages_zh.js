@@ -30,7 +30,8 @@ export const MESSAGES = {
   createBase: "新建知识库",
   createBaseText: "为一组文档起个名字，例如“员工手册”。",
   deleteBase: "删除知识库",
-  deleteBaseText: "“{name}”的 {n} 个文档、分块和索引都会被删除，不能恢复。您电脑上的原文件不受影响。",
+  deleteBaseText:
+    "“{name}”的 {n} 个文档、分块和索引都会被删除，不能恢复。您电脑上的原文件不受影响。",
   deleteIt: "删除",
   denseScore: "向量",
   dismiss: "知道了",
@@ -39,7 +40,8 @@ export const MESSAGES = {
   download: "下载原文件",
   dropHere: "松开鼠标，添加到“{name}”",
   dropNew: "松开鼠标，新建知识库并添加",
-  dropText: "再次拖入同一个文件夹，知识库会与它保持一致：只处理改动过的文件，文件夹里已删除的也会移除。",
+  dropText:
+    "再次拖入同一个文件夹，知识库会与它保持一致：只处理改动过的文件，文件夹里已删除的也会移除。",
   dropTitle: "把文件或整个文件夹拖到这里",
   earlierText: "前面的内容",
   emptyDocument: "这个文档没有文字。",

@@ -42,7 +42,13 @@ function hitItem(hit) {
       pageView(hit.page),
       hit.heading ? bdi(hit.heading, { class: "fine heading-path" }) : null,
     ),
-    h("p", { class: "hit-text", dir: "auto" }, hit.text),
-    h("p", { class: "scores fine" }, meter, h("span", { text: ["score", { score: hit.score }] }), channels),
+    h("p", { class: "hit-text", dir: "auto" }, hit.text.trim().replace(/\n\s*\n/g, "\n")),
+    h(
+      "p",
+      { class: "scores fine" },
+      meter,
+      h("span", { text: ["score", { score: hit.score }] }),
+      channels,
+    ),
   );
 }

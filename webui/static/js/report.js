@@ -20,12 +20,15 @@ export function reportView(report, files) {
     list,
     h("p", {
       class: "fine",
-      text: ["chunkCounts", {
-        embedded: report.chunks_embedded ?? 0,
-        reused: report.chunks_reused ?? 0,
-        removed: report.chunks_removed ?? 0,
-        seconds: report.seconds ?? 0,
-      }],
+      text: [
+        "chunkCounts",
+        {
+          embedded: report.chunks_embedded ?? 0,
+          reused: report.chunks_reused ?? 0,
+          removed: report.chunks_removed ?? 0,
+          seconds: report.seconds ?? 0,
+        },
+      ],
     }),
   );
 }
@@ -38,10 +41,15 @@ function rowsOf(report, files, kind) {
 }
 
 function kindButton(kind, rows, report, list) {
-  const count = Array.isArray(report[kind]) ? report[kind].length : report[kind] ?? 0;
+  const count = Array.isArray(report[kind]) ? report[kind].length : (report[kind] ?? 0);
   const button = h(
     "button",
-    { class: `kind ${kind}`, type: "button", disabled: rows.length === 0, "aria-expanded": "false" },
+    {
+      class: `kind ${kind}`,
+      type: "button",
+      disabled: rows.length === 0,
+      "aria-expanded": "false",
+    },
     h("span", { class: "kind-count" }, String(count)),
     h("span", { text: `report_${kind}` }),
   );

@@ -128,7 +128,10 @@ export async function resumeJobs() {
     try {
       const job = await api.job(id);
       const stop = new AbortController();
-      const card = uploadCard({ root: null, files: job.files ?? [] }, { onCancel: () => stop.abort() });
+      const card = uploadCard(
+        { root: null, files: job.files ?? [] },
+        { onCancel: () => stop.abort() },
+      );
       card.node.dataset.kb = kb;
       $("uploads").prepend(card.node);
       follow(job, card, stop.signal);

@@ -19,13 +19,27 @@ export function uploadCard(batch, { onCancel }) {
   const status = h("p", { class: "fine", role: "status", text: "uploadWaiting" });
   const files = fileList();
   const outcome = h("div", {});
-  const cancel = h("button", { class: "button small", type: "button", text: "cancel", onclick: stop });
-  const close = h("button", {
-    class: "icon-button", type: "button", label: "close", hidden: true, onclick: () => node.remove(),
-  }, icon("close"));
-  const title = batch.root === null
-    ? ["uploadFiles", { n: batch.files.length }]
-    : ["uploadFolder", { name: isolate(batch.root) }];
+  const cancel = h("button", {
+    class: "button small",
+    type: "button",
+    text: "cancel",
+    onclick: stop,
+  });
+  const close = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      label: "close",
+      hidden: true,
+      onclick: () => node.remove(),
+    },
+    icon("close"),
+  );
+  const title =
+    batch.root === null
+      ? ["uploadFiles", { n: batch.files.length }]
+      : ["uploadFolder", { name: isolate(batch.root) }];
   const node = h(
     "section",
     { class: "card upload" },

@@ -63,12 +63,26 @@ function coverRest() {
 
 function header(target) {
   const { page, name } = target;
-  const download = h("button", {
-    class: "icon-button", type: "button", label: "download", onclick: () => save(target).catch(showError),
-  }, icon("download"));
-  const close = h("button", {
-    class: "icon-button", type: "button", label: "close", onclick: closeViewer,
-  }, icon("close"));
+  const download = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      label: "download",
+      onclick: () => save(target).catch(showError),
+    },
+    icon("download"),
+  );
+  const close = h(
+    "button",
+    {
+      class: "icon-button",
+      type: "button",
+      label: "close",
+      onclick: closeViewer,
+    },
+    icon("close"),
+  );
   return h(
     "header",
     { class: "viewer-head" },
@@ -94,7 +108,12 @@ const problem = (error, target) =>
     {},
     h("p", { class: "problem", role: "alert" }, messageOf(error)),
     target.quote ? h("blockquote", { dir: "auto" }, target.quote) : null,
-    h("button", { class: "button small", type: "button", text: "retry", onclick: () => openDocument(target) }),
+    h("button", {
+      class: "button small",
+      type: "button",
+      text: "retry",
+      onclick: () => openDocument(target),
+    }),
   );
 
 async function save({ kb, id, name }) {
@@ -123,7 +142,14 @@ function drawText(body, text, pageStarts, { start, end, quote }) {
   if (first > 0) parts.unshift(more("earlierText", pieces.slice(0, first), draw));
   if (last < pieces.length - 1) parts.push(more("laterText", pieces.slice(last + 1), draw));
   if (!place) {
-    parts.unshift(h("div", { class: "note warn" }, h("p", { text: "changedSince" }), h("blockquote", { dir: "auto" }, quote)));
+    parts.unshift(
+      h(
+        "div",
+        { class: "note warn" },
+        h("p", { text: "changedSince" }),
+        h("blockquote", { dir: "auto" }, quote),
+      ),
+    );
   }
   body.replaceChildren(...parts);
   const found = body.querySelector("mark");

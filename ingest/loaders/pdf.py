@@ -1,0 +1,145 @@
+"""PDF with a text layer, read by pypdfium2; the start of every page is kept.
+
+Lines broken by the page's width are joined again (`ingest/loaders/pdf_lines.py`), running
+headers and page numbers appear once. Headings come from the document's outline, or are the
+chapter titles found in the text.
+
+Not done: OCR; a file that holds only pictures is refused, pictures beside text are ignored.
+Tables have no marked cells in PDF; their rows come as lines.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+from itertools import islice
+
+import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_raw
+
+from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder
+from ingest.loaders.chapters import find_chapters
+from ingest.loaders.pdf_lines import clean, drop_running_lines, goes_on_across_pages, join_lines
+from kb.errors import (
+    CorruptFileError,
+    EncryptedFileError,
+    LimitExceededError,
+    UnsupportedFormatError,
+)
+
+_HEADER_WITHIN = 1024  # bytes; what readers accept before "%PDF-"
+_MAX_OUTLINE = 10_000  # entries
+_PICTURES = (pdfium_raw.FPDF_PAGEOBJ_IMAGE, pdfium_raw.FPDF_PAGEOBJ_PATH)
+_PICTURE_DEPTH = 3  # forms inside forms
+
+
+def load(data: bytes, limits: ParseLimits) -> LoadedText:
+    if b"%PDF-" not in data[:_HEADER_WITHIN]:
+        raise CorruptFileError("the file is not a PDF, whatever its name says")
+    try:
+        document = pdfium.PdfDocument(data)
+    except pdfium.PdfiumError as exc:
+        raise _open_error(exc) from exc
+    with document:
+        n_pages = len(document)
+        if n_pages > limits.max_pages:
+            raise LimitExceededError(
+                f"the PDF has {n_pages:,} pages, more than {limits.max_pages:,}; split it"
+            )
+        pages = [_read_lines(document, i) for i in range(n_pages)]
+        if not any(pages):
+            if any(_has_pictures(document, i) for i in range(n_pages)):
+                raise UnsupportedFormatError(
+                    "the PDF holds only images; OCR is not built in yet, "
+                    "so run it through an OCR program first"
+                )
+            return LoadedText("", pages=(0,) * n_pages)
+        titles = list(_outline(document))
+    pages = drop_running_lines(pages)
+    return _build(pages, _find_titles(pages, titles), limits)
+
+
+def _open_error(exc: pdfium.PdfiumError) -> EncryptedFileError | CorruptFileError:
+    if getattr(exc, "err_code", None) == pdfium_raw.FPDF_ERR_PASSWORD:
+        return EncryptedFileError(
+            "the PDF needs a password; save a copy without one and ingest that"
+        )
+    if getattr(exc, "err_code", None) == pdfium_raw.FPDF_ERR_SECURITY:
+        return EncryptedFileError("the PDF is locked in a way that cannot be read")
+    return CorruptFileError("the PDF is damaged and cannot be opened")
+
+
+def _read_lines(document: pdfium.PdfDocument, index: int) -> list[str]:
+    """Return the lines of one page that are not blank; none for a page that cannot be read."""
+    try:
+        page = document[index]
+        text = page.get_textpage().get_text_range()
+    except pdfium.PdfiumError:
+        return []
+    page.close()
+    return [line for line in clean(text).split("\n") if line]
+
+
+def _has_pictures(document: pdfium.PdfDocument, index: int) -> bool:
+    try:
+        page = document[index]
+        return any(True for _ in page.get_objects(filter=_PICTURES, max_depth=_PICTURE_DEPTH))
+    except pdfium.PdfiumError:
+        return False
+
+
+def _outline(document: pdfium.PdfDocument) -> Iterator[tuple[int, int, str]]:
+    """Yield ``(page index, level from 1, title)`` of the outline's entries that have a page."""
+    for bookmark in islice(document.get_toc(), _MAX_OUTLINE):
+        target = bookmark.get_dest()
+        index = target.get_index() if target else None
+        title = " ".join(clean(bookmark.get_title()).split())
+        if index is not None and title:
+            yield index, bookmark.level + 1, title
+
+
+def _find_titles(
+    pages: list[list[str]], titles: list[tuple[int, int, str]]
+) -> dict[tuple[int, int], tuple[int, str]]:
+    """Find the lines that the outline names: ``{(page, line): (level, title)}``."""
+    found: dict[tuple[int, int], tuple[int, str]] = {}
+    for page, level, title in titles:
+        if page >= len(pages):
+            continue
+        wanted = _bare(title)
+        for i, line in enumerate(pages[page]):
+            # The outline may leave the section's number out, or write it differently.
+            bare = _bare(line)
+            if (page, i) not in found and wanted and bare.endswith(wanted):
+                if len(bare) <= len(wanted) + 12:
+                    found[page, i] = (level, title)
+                    break
+    return found
+
+
+def _bare(title: str) -> str:
+    folded = unicodedata.normalize("NFKC", title).casefold()
+    return "".join(character for character in folded if character.isalnum())
+
+
+def _build(
+    pages: list[list[str]],
+    titles: dict[tuple[int, int], tuple[int, str]],
+    limits: ParseLimits,
+) -> LoadedText:
+    builder = TextBuilder(limits.max_text_chars)
+    last = ""  # the last paragraph of the page before
+    for number, lines in enumerate(pages):
+        title_lines = {i for page, i in titles if page == number}
+        paragraphs = list(join_lines(lines, title_lines))
+        goes_on = bool(paragraphs) and goes_on_across_pages(last, paragraphs[0].text)
+        builder.page(separator="\n" if goes_on else "\n\n")
+        for i, paragraph in enumerate(paragraphs):
+            if paragraph.line in title_lines:
+                level, title = titles[number, paragraph.line]
+                builder.heading(paragraph.text, level, title)
+            else:
+                builder.add(paragraph.text, "\n" if i else "")
+            last = paragraph.text
+    loaded = builder.build()
+    if loaded.headings:
+        return loaded
+    return LoadedText(loaded.text, find_chapters(loaded.text), loaded.pages)
