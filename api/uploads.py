@@ -66,9 +66,13 @@ class UploadReader:
         self._current: StagedBlob | None = None
         self._current_path = ""
         self._has_ended = False
-        self._parser = MultipartParser(
-            _boundary(content_type), self._callbacks(), max_header_size=MAX_HEADER_BYTES
-        )
+        boundary = _boundary(content_type)
+        try:
+            self._parser = MultipartParser(
+                boundary, self._callbacks(), max_header_size=MAX_HEADER_BYTES
+            )
+        except FormParserError as exc:  # a boundary beyond all measure
+            raise _malformed() from exc
 
     def write(self, piece: bytes) -> None:
         """Take the next piece of the body.

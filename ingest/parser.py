@@ -1,6 +1,12 @@
-"""Parse untrusted files in a child process that can be killed."""
+"""Parse untrusted files in a child process that is killed when it costs too much.
+
+The child (`ingest/parser_child.py`) is started when first needed and kept, since its imports
+take seconds; the time limit of a file begins when its loader is imported. It is replaced after
+it was killed, died, or has grown. Nothing but JSON comes back from it.
+"""
 
 import json
+import logging
 import os
 import selectors
 import struct
@@ -8,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -19,24 +25,46 @@ import psutil
 import ingest
 from ingest.loaders import loader_version
 from ingest.loaders.base import ParseLimits
-from kb import errors
+from ingest.parser_child import MEGABYTE, write_message
 from kb.errors import CorruptFileError, LimitExceededError, LoadError
 from kb.records import Heading, LoadedDocument
 
 __all__ = ["ParseLimits", "Parser"]
 
-IMPORT_TIMEOUT_S = 120.0
-POLL_S = 0.05
-MEGABYTE = 1 << 20
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
+logger = logging.getLogger(__name__)
+
+_IMPORT_TIMEOUT_S = 180.0  # a cold disk and a busy machine; usually 0.2 to 5 s
+_POLL_S = 0.05  # how often time and memory are looked at
+_CHUNK_BYTES = MEGABYTE
+_ANSWER_BYTES_PER_CHAR = 6  # at most, as JSON
+# A child that holds on to more than this share of its memory limit makes room for a new one.
+_KEPT_MEMORY_SHARE = 0.5
+# The child gets no proxies, keys or settings.
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
+_SET_VARIABLES = {
+    "DO_NOT_TRACK": "1",
+    "SCARF_NO_ANALYTICS": "true",
+    "UNSTRUCTURED_DISABLE_NOTICE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class _ChildGoneError(Exception):
+    """The child ended before it took the request."""
 
 
 class Parser:
-    """Loads files through one warm child process; replaced after it had to be killed."""
+    """Loads files through one warm child process.
+
+    Threads may share it; a lock lets one file through at a time. Use it in a ``with`` block or
+    call `close`.
+    """
 
     def __init__(self, limits: ParseLimits) -> None:
-        self.limits = limits
-        self._lock = threading.Lock()  # one request at a time
+        self._limits = limits
+        self._lock = threading.Lock()  # held from request to answer; guards `_child`
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -51,89 +79,127 @@ class Parser:
         self.close()
 
     def load(self, path: Path, name: str) -> LoadedDocument:
-        request = {"path": str(path.absolute()), "name": name, "limits": asdict(self.limits)}
+        """Read the text of one file.
+
+        Args:
+            path: where its bytes are.
+            name: what its owner calls it; gives the format by its extension.
+
+        Returns:
+            The document, whose text is blank if there is nothing in it. Its hash is that of
+            the very bytes that were parsed, read once.
+
+        Raises:
+            LoadError: the file cannot be read; the message is for its owner.
+        """
+        request = {"path": str(path.absolute()), "name": name, "limits": asdict(self._limits)}
         with self._lock:
-            try:
-                answer = self._ask(request)
-            except BaseException:
-                self._kill()
-                raise
+            answer = self._ask(request)
         if "error" in answer:
-            raise _error(answer["error"])
-        document = answer["document"]
-        return LoadedDocument(
-            text=document["text"],
-            headings=tuple(Heading(*heading) for heading in document["headings"]),
-            pages=tuple(document["pages"]),
-            encoding=document["encoding"],
-            encoding_guessed=document["encoding_guessed"],
-            loader=loader_version(name),
-            content_hash=document["content_hash"],
-            size_bytes=document["size_bytes"],
-        )
+            if "trace" in answer:
+                logger.debug("parsing a %s file failed:\n%s", path.suffix, answer["trace"])
+            raise _load_error(answer["error"])
+        return _document(answer["document"], name)
 
     def close(self) -> None:
+        """End the child; a later `load` starts another."""
         with self._lock:
-            self._kill()
+            self._end_child()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        child = self._start()
-        assert child.stdin is not None
-        body = json.dumps(request).encode()
-        child.stdin.write(struct.pack(">I", len(body)) + body)
-        child.stdin.flush()
+        try:
+            try:
+                answer = self._exchange(request)
+            except _ChildGoneError:  # killed from outside while it waited: not this file's fault
+                self._end_child()
+                answer = self._exchange(request)
+        except _ChildGoneError as exc:
+            self._end_child()
+            raise LoadError("the file cannot be read: the parser does not start") from exc
+        except BaseException:  # also Ctrl-C: an answer that nobody read must not stay in the pipe
+            self._end_child()
+            raise
+        self._end_child_if_grown()
+        return answer
+
+    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        child = self._running_child()
         answers = self._answers(child)
-        answer = next(answers)
-        return answer if "error" in answer else next(answers)
+        try:
+            assert child.stdin is not None
+            write_message(child.stdin, request)
+            first = next(answers)
+        except (BrokenPipeError, StopIteration) as exc:
+            raise _ChildGoneError from exc
+        if "error" in first:
+            return first
+        try:
+            return next(answers)
+        except StopIteration as exc:
+            raise CorruptFileError(
+                "reading the file made the parser crash; the file may be damaged"
+            ) from exc
 
     def _answers(self, child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+        """Yield the child's messages until it closes its end.
+
+        Raises:
+            LimitExceededError: it takes too long or has grown too large.
+        """
         assert child.stdout is not None
+        max_bytes = _ANSWER_BYTES_PER_CHAR * self._limits.max_text_chars + 64 * MEGABYTE
         process = psutil.Process(child.pid)
         buffer = bytearray()
-        deadline = time.monotonic() + IMPORT_TIMEOUT_S
+        deadline, has_started = time.monotonic() + _IMPORT_TIMEOUT_S, False
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
             while True:
-                if selector.select(POLL_S):
-                    piece = os.read(child.stdout.fileno(), MEGABYTE)
+                if selector.select(_POLL_S):
+                    piece = os.read(child.stdout.fileno(), _CHUNK_BYTES)
                     if not piece:
-                        raise CorruptFileError("the file made the parser crash; it may be damaged")
+                        return
                     buffer += piece
-                    while len(buffer) >= 4:
-                        (length,) = struct.unpack_from(">I", buffer)
-                        if len(buffer) < 4 + length:
-                            break
-                        message = json.loads(bytes(buffer[4 : 4 + length]))
-                        del buffer[: 4 + length]
-                        deadline = time.monotonic() + self.limits.timeout_s
+                    while (message := _take_message(buffer, max_bytes)) is not None:
+                        if not has_started:
+                            has_started = True
+                            deadline = time.monotonic() + self._limits.timeout_s
                         yield message
-                    continue
-                if time.monotonic() > deadline:
-                    raise LimitExceededError(
-                        f"reading the file took longer than {self.limits.timeout_s:g} seconds"
-                    )
-                if process.memory_info().rss > self.limits.memory_mb * MEGABYTE:
-                    raise LimitExceededError(
-                        f"reading the file needed more than {self.limits.memory_mb} MB of memory"
-                    )
+                self._check(process, deadline)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        if self._child is not None and self._child.poll() is None:
-            return self._child
-        self._kill()
-        environment = {key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ}
-        environment["PYTHONPATH"] = str(Path(ingest.__file__ or "").parent.parent)
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ingest.parser_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            cwd="/",
-        )
+    def _check(self, process: psutil.Process, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise LimitExceededError(
+                f"reading the file takes longer than {self._limits.timeout_s:g} seconds; "
+                "split it or raise parse_timeout_s"
+            )
+        if _resident_bytes(process) > self._limits.memory_mb * MEGABYTE:
+            raise LimitExceededError(
+                f"reading the file needs more than {self._limits.memory_mb} MB of memory; "
+                "split it or raise parse_memory_mb"
+            )
+
+    def _running_child(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self._end_child()
+            self._child = subprocess.Popen(
+                # -P: a folder full of somebody's files may be the current one, and must not be
+                # where modules are imported from.
+                [sys.executable, "-P", "-m", "ingest.parser_child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_child_environment(os.environ),
+                cwd=os.sep,
+            )
         return self._child
 
-    def _kill(self) -> None:
+    def _end_child_if_grown(self) -> None:
+        if self._child is not None:
+            resident = _resident_bytes(psutil.Process(self._child.pid))
+            if resident > _KEPT_MEMORY_SHARE * self._limits.memory_mb * MEGABYTE:
+                self._end_child()
+
+    def _end_child(self) -> None:
         if self._child is None:
             return
         child, self._child = self._child, None
@@ -141,11 +207,54 @@ class Parser:
         child.wait()
         for stream in (child.stdin, child.stdout):
             if stream is not None:
-                stream.close()
+                try:
+                    stream.close()
+                except BrokenPipeError:  # the rest of a request that it did not read
+                    continue
 
 
-def _error(error: dict[str, str]) -> LoadError:
-    cls = getattr(errors, error["type"], LoadError)
-    if not (isinstance(cls, type) and issubclass(cls, LoadError)):
-        cls = LoadError
-    return cls(error["message"])
+def _child_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: ours[name] for name in _KEPT_VARIABLES if name in ours}
+    # The package may not be installed, only be importable from where the parent was started.
+    (package,) = ingest.__path__
+    return kept | _SET_VARIABLES | {"PYTHONPATH": str(Path(package).absolute().parent)}
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        resident: int = process.memory_info().rss
+    except psutil.NoSuchProcess:  # its end is noticed where its messages are read
+        return 0
+    return resident
+
+
+def _take_message(buffer: bytearray, max_bytes: int) -> dict[str, Any] | None:
+    """Remove the first message from `buffer` and return it; None while it is incomplete."""
+    if len(buffer) < 4:
+        return None
+    (length,) = struct.unpack_from(">I", buffer)
+    if length > max_bytes:
+        raise LimitExceededError("the file holds too much text; split it")
+    if len(buffer) < 4 + length:
+        return None
+    message: dict[str, Any] = json.loads(buffer[4 : 4 + length])
+    del buffer[: 4 + length]
+    return message
+
+
+def _document(document: dict[str, Any], name: str) -> LoadedDocument:
+    return LoadedDocument(
+        text=document["text"],
+        headings=tuple(Heading(*heading) for heading in document["headings"]),
+        pages=tuple(document["pages"]),
+        encoding=document["encoding"],
+        encoding_guessed=document["encoding_guessed"],
+        loader=loader_version(name),
+        content_hash=document["content_hash"],
+        size_bytes=document["size_bytes"],
+    )
+
+
+def _load_error(error: dict[str, str]) -> LoadError:
+    known: dict[str, type[LoadError]] = {cls.__name__: cls for cls in LoadError.__subclasses__()}
+    return known.get(error["type"], LoadError)(error["message"])

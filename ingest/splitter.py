@@ -19,6 +19,7 @@ strengths before hashes, ties go to the first, and the second cut of wide pieces
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -147,7 +148,7 @@ def _local_maxima(places: Places, seen_end: int, is_last: bool) -> Ints:
 def _cuts_of_wide_pieces(places: Places, edges: list[int]) -> list[int]:
     """Cut the pieces between `edges` (widths) down to `MAX_WIDTH`; return indexes of places."""
     cuts: list[int] = []
-    wide = list(zip(edges, edges[1:], strict=False))
+    wide = list(pairwise(edges))
     while wide:
         start, end = wide.pop()
         if end - start <= MAX_WIDTH:

@@ -112,11 +112,14 @@ class SyncParts:
 class Scope:
     """The part of a source that one sync is about: everything below `prefix`.
 
-    `prefix` is "", one file's path, or a folder's path that ends with "/".
+    `prefix` is "", one file's path, or a folder's path that ends with "/". In a dry run the
+    source may not be stored yet; `inner` are the stored ones that it would take over, each with
+    its place inside.
     """
 
     source: Source
     prefix: str = ""
+    inner: tuple[tuple[Source, str], ...] = ()
 
     def holds(self, path: str) -> bool:
         is_folder = not self.prefix or self.prefix.endswith("/")
@@ -223,28 +226,28 @@ def _folder_scope(
         raise InvalidInputError("path", f"there is no file or folder {str(path)!r}")
     root = absolute.parent if absolute.is_file() else absolute
     label = path.parent if absolute.is_file() else path
-    source = _make_source(database, base, root, _label(label), options)
-    return Scope(source, absolute.name if absolute.is_file() else ""), root
+    inner = [
+        (source, Path(source.root).relative_to(root).as_posix() + "/")
+        for source in sources
+        if Path(source.root).is_relative_to(root)
+    ]
+    scope = Scope(
+        Source(id="", kb_id=base.id, kind="folder", root=str(root), label=_label(label)),
+        absolute.name if absolute.is_file() else "",
+        tuple((source, unicodedata.normalize("NFC", prefix)) for source, prefix in inner),
+    )
+    return (scope if options.dry_run else _make_root(database, base, scope)), root
 
 
-def _make_source(
-    database: Database, base: KnowledgeBase, root: Path, label: str, options: SyncOptions
-) -> Source:
-    if options.dry_run:
-        return Source(id="", kb_id=base.id, kind="folder", root=str(root), label=label)
+def _make_root(database: Database, base: KnowledgeBase, scope: Scope) -> Scope:
+    """Store a new source, which takes over the documents of the sources inside it."""
     with database.write() as session:
-        source = find_or_add_source(session, base.id, kind="folder", root=str(root), label=label)
-        for inner in list_sources(session, base.id):
-            if (
-                inner.kind == "folder"
-                and Path(inner.root).is_relative_to(root)
-                and (inner.id != source.id)
-            ):
-                prefix = Path(inner.root).relative_to(root).as_posix() + "/"
-                adopt_source(
-                    session, inner, into=source, prefix=unicodedata.normalize("NFC", prefix)
-                )
-    return source
+        source = find_or_add_source(
+            session, base.id, kind="folder", root=scope.source.root, label=scope.source.label
+        )
+        for inner, prefix in scope.inner:
+            adopt_source(session, inner, into=source, prefix=prefix)
+    return Scope(source, scope.prefix)
 
 
 def _label(path: Path) -> str:
@@ -260,10 +263,14 @@ def _scan_scope(scope: Scope, root: Path) -> Scan:
 
 
 def _known(database: Database, scope: Scope) -> list[KnownFile]:
-    if not scope.source.id:
-        return []
+    places = [(scope.source, "")] if scope.source.id else scope.inner
     with database.read() as session:
-        return [f for f in known_files(session, [scope.source.id]) if scope.holds(f.path)]
+        known = [
+            replace(file, path=prefix + file.path)
+            for source, prefix in places
+            for file in known_files(session, source.id)
+        ]
+    return [file for file in known if scope.holds(file.path)]
 
 
 # One scope

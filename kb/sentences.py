@@ -8,7 +8,7 @@ _CLOSING = "”’」』）)》】\"'"
 # table, list items and headings are sentences of their own.
 _END = re.compile(
     rf"[。！？!?；…]+[{_CLOSING}]*"
-    rf"|(?<![\s.][A-Z])(?<!\b[A-Z])(?<!Mr)(?<!Mrs)(?<!Ms)(?<!Dr)(?<!St)(?<!No)(?<!vs)(?<!Inc)"
+    rf"|(?<![\s.(][A-Z])(?<!^[A-Z])(?<!Mr)(?<!Mrs)(?<!Ms)(?<!Dr)(?<!St)(?<!No)(?<!vs)(?<!Inc)"
     rf"(?<!Ltd)(?<!e\.g)(?<!i\.e)(?<!etc)(?<![\n ]\d)(?<![\n ]\d\d)(?<!^\d)\."
     rf"[{_CLOSING}]*(?=\s|$|[A-Z][a-z]+ )"
     r"|;(?=\s)|\n+"

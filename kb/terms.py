@@ -57,6 +57,8 @@ _ACCENTS = re.compile("[\u0300-\u036f]")
 _WIDE = str.maketrans({"+": "＋", "#": "＃"})
 _HAN_ONLY = re.compile(rf"[{_HAN}]+$")
 _QUANTITY = re.compile("(?!几何|几乎|幾何|幾乎)[几幾哪].?$|多[久长長大高远遠深重宽寬快]$")
+# What is read of a question; a page pasted into it has about 3,000 characters.
+MAX_QUESTION_CHARS = 20_000
 _MAX_TERM = 64  # longer "words" are base64, hashes and rulers of dashes
 
 
@@ -106,8 +108,10 @@ def index_terms(text: str) -> str:
 def query_terms(question: str) -> list[str]:
     """Return the distinct terms of `question` that are worth looking up, in order.
 
-    Empty only if the question has no letter and no digit.
+    Empty only if the question has no letter and no digit. Of a question of more than
+    `MAX_QUESTION_CHARS` the beginning counts.
     """
+    question = question[:MAX_QUESTION_CHARS]
     return _distinct(_content_terms(question)) or _distinct(_terms(question))
 
 
@@ -206,7 +210,7 @@ def _content_words(question: str) -> dict[str, bool]:
     """Return the content words in order, each with whether it is a name or number."""
     words: dict[str, bool] = {}
     is_first = True
-    runs = list(_runs(question))
+    runs = list(_runs(question[:MAX_QUESTION_CHARS]))
     has_han = any(kind == "han" for kind, _ in runs)
     for kind, run in runs:
         if kind == "han":

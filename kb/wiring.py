@@ -15,7 +15,7 @@ from kb.extractive import ExtractiveAnswerer
 from kb.protocols import Answerer
 from kb.records import KnowledgeBase
 from kb.retrieve import Retriever
-from kb.storage.bases import create_base, delete_base
+from kb.storage.bases import check_name, create_base, delete_base
 from kb.storage.blobs import Blobs
 from kb.storage.database import Database
 from kb.storage.embeddings import sweep_embeddings
@@ -129,6 +129,21 @@ class Services:
                 fulltext=FULLTEXT,
                 support_threshold=DEFAULT_SUPPORT_THRESHOLD,
             )
+
+    def planned_base(self, name: str) -> KnowledgeBase:
+        """Return what `create_base` would make, without making it: for a dry run."""
+        from ingest.splitter import SPLITTER
+
+        return KnowledgeBase(
+            id="",
+            name=check_name(name),
+            embedder_id=0,
+            embedder=self.embedder.spec,
+            splitter=SPLITTER,
+            fulltext=FULLTEXT,
+            support_threshold=DEFAULT_SUPPORT_THRESHOLD,
+            created_at="",
+        )
 
     def delete_base(self, base: KnowledgeBase) -> None:
         """Delete a knowledge base with its index files, and blobs that nothing else uses."""

@@ -1,6 +1,8 @@
 """Which loader reads which file: the table below, by extension.
 
-The loaders themselves are imported when first needed, in the parser child.
+A loader is a module of this package with a function ``load(data, limits) -> LoadedText``; it is
+imported when first needed, in the parser child. To add a format, write the module and name it
+here. Raise a loader's version when its text changes: only then are known files parsed again.
 """
 
 from importlib import import_module
@@ -8,15 +10,17 @@ from pathlib import PurePosixPath
 from types import ModuleType
 
 from ingest.loaders.base import LoadedText, ParseLimits
+from ingest.loaders.signature import check_is_text
 from kb.errors import UnsupportedFormatError
 
-# extension -> (module in this package, version). A new version makes the sync parse again.
+# extension -> (module, version)
 LOADERS: dict[str, tuple[str, str]] = {
     ".txt": ("text", "text/1"),
     ".text": ("text", "text/1"),
     ".log": ("text", "text/1"),
     ".md": ("markdown", "markdown/1"),
     ".markdown": ("markdown", "markdown/1"),
+    ".rst": ("rst", "rst/1"),
     ".html": ("html", "html/1"),
     ".htm": ("html", "html/1"),
     ".xhtml": ("html", "html/1"),
@@ -24,16 +28,17 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".docx": ("docx", "docx/1"),
     ".csv": ("csv", "csv/1"),
     ".tsv": ("csv", "csv/1"),
-    ".rst": ("rst", "rst/1"),
 }
+_BINARY_FORMATS = ("pdf", "docx")
 
 
 def extension(name: str) -> str:
-    """Return the lower-case extension of a file name, with its dot, "" without one."""
+    """Return the lower-case extension of a file name with its dot, "" without one."""
     return PurePosixPath(name.replace("\\", "/")).suffix.lower()
 
 
 def is_supported(name: str) -> bool:
+    """Tell by a file's name whether a loader knows its format."""
     return extension(name) in LOADERS
 
 
@@ -44,26 +49,34 @@ def loader_version(name: str) -> str:
 
 
 def import_loader(name: str) -> ModuleType:
-    """Import what reads this file, so that the first one of a kind does not pay for it.
+    """Import the loader of a file, which for some formats takes seconds the first time.
 
     Raises:
         UnsupportedFormatError: no loader knows the extension.
     """
     suffix = extension(name)
     if suffix not in LOADERS:
+        what = f"{suffix} files" if suffix else "files without an extension"
         raise UnsupportedFormatError(
-            f"{suffix or 'files without an extension'} cannot be read yet; "
-            f"supported: {', '.join(sorted(LOADERS))}"
+            f"{what} cannot be read yet; these can: {' '.join(sorted(LOADERS))}"
         )
     module, _ = LOADERS[suffix]
     return import_module(f"ingest.loaders.{module}")
 
 
 def load_bytes(data: bytes, name: str, limits: ParseLimits) -> LoadedText:
-    """Read the text of one file; `name` gives its extension.
+    """Read the text of one file; `name` gives its extension. No bytes give no text.
 
     Raises:
-        LoadError: the reason is for the user.
+        LoadError: why the file cannot be read, for its owner. What a library raises on damaged
+            input beyond what its loader foresees comes through as it is.
     """
-    loaded: LoadedText = import_loader(name).load(data, limits)
+    loader = import_loader(name)
+    if not data:
+        return LoadedText("")
+    suffix = extension(name)
+    module, _ = LOADERS[suffix]
+    if module not in _BINARY_FORMATS:
+        check_is_text(data, suffix)
+    loaded: LoadedText = loader.load(data, limits)
     return loaded

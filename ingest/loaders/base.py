@@ -101,7 +101,7 @@ def check_text_chars(n_chars: int, max_chars: int) -> None:
     """
     if n_chars > max_chars:
         raise LimitExceededError(
-            f"the file holds more than {max_chars:,} characters of text; split it into smaller files"
+            f"the file holds more than {max_chars:,} characters of text; split it"
         )
 
 
@@ -112,6 +112,4 @@ def check_cells(n_cells: int, max_cells: int) -> None:
         LimitExceededError: `n_cells` is more than `max_cells`.
     """
     if n_cells > max_cells:
-        raise LimitExceededError(
-            f"the file holds more than {max_cells:,} table cells; split it into smaller files"
-        )
+        raise LimitExceededError(f"the file holds more than {max_cells:,} table cells; split it")

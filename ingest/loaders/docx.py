@@ -13,25 +13,23 @@ import re
 from collections.abc import Iterator
 from zipfile import BadZipFile
 
-import ingest.loaders.unstructured_offline as unstructured_offline
 from docx import Document
 from docx.opc.exceptions import OpcError
 from docx.oxml.ns import qn
 from lxml.etree import XMLSyntaxError
-from unstructured.documents.elements import Element
-from unstructured.partition.docx import partition_docx
 
 from ingest.loaders.archive import check_archive
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cells
 from ingest.loaders.chapters import find_chapters
 from ingest.loaders.html import table_lines
+from ingest.loaders.unstructured_offline import Element, partition_docx
 from kb.errors import CorruptFileError
-
-unstructured_offline.install()
 
 _KIND = "a Word document (.docx)"
 _HEADING_STYLE = re.compile(r"(?:heading|标题)\s*(\d)", re.IGNORECASE)
 _BODY_LEVEL = 9  # Word's outline levels are 0 to 8; 9 is body text
+_MAX_NUMBER_CHARS = 20
+_LOOK_AHEAD = 10  # headings
 _LABEL = re.compile(r"[(（]?[\w一二三四五六七八九十百]{1,4}[.)、）．]|第.{1,6}[条章节款项]")
 
 
@@ -108,15 +106,28 @@ def _build(
             check_cells(n_cells, limits.max_cells)
             for i, line in enumerate(table_lines(html, limits) if html else [text]):
                 builder.add(line, "\n" if i else "\n\n")
-        elif following < len(headings) and _flat(text).endswith(headings[following][0]):
-            builder.heading(text, headings[following][1])
-            following += 1
+        elif (found := _match(text, headings, following)) is not None:
+            builder.heading(text, headings[found][1])
+            following = found + 1
         elif is_item:
             builder.add(_item(element, text), "\n" if was_item else "\n\n")
         else:
             builder.add("\n".join(_lines(text)))
         was_item = is_item
     return builder.build()
+
+
+def _match(text: str, headings: list[tuple[str, int]], following: int) -> int | None:
+    """Return the index of the heading that `text` is; some may have been passed over.
+
+    The element's text may begin with the automatic number that the paragraph's has not.
+    """
+    text = _flat(text)
+    for i in range(following, min(following + _LOOK_AHEAD, len(headings))):
+        heading = headings[i][0]
+        if text.endswith(heading) and len(text) <= len(heading) + _MAX_NUMBER_CHARS:
+            return i
+    return None
 
 
 def _item(element: Element, text: str) -> str:

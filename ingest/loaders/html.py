@@ -12,7 +12,6 @@ nothing is fetched. Style sheets are not applied, so text hidden by them is read
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from lxml import etree
 
@@ -21,15 +20,15 @@ from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cell
 from ingest.loaders.table import rows_as_lines
 from ingest.loaders.whitespace import squeeze
 
-_SKIPPED = frozenset(
-    "script style noscript template svg math nav iframe object applet select button textarea "
-    "audio video canvas map datalist".split()
+_SKIPPED = re.compile(
+    r"script|style|noscript|template|svg|math|nav|iframe|object|applet|select|button|textarea"
+    r"|audio|video|canvas|map|datalist"
 )
 _SKIPPED_ROLES = frozenset(("navigation", "search", "banner", "menu"))
-_BLOCKS = frozenset(
-    "html body address article aside blockquote center dd details dialog div dl dt fieldset "
-    "figcaption figure footer form header hr legend li main ol optgroup p pre section summary "
-    "table caption tbody td tfoot th thead title tr ul h1 h2 h3 h4 h5 h6".split()
+_BLOCK = re.compile(
+    r"html|body|address|article|aside|blockquote|center|dd|details|dialog|div|dl|dt|fieldset"
+    r"|figcaption|figure|footer|form|header|hr|legend|li|main|ol|p|pre|section|summary"
+    r"|table|caption|tbody|td|tfoot|th|thead|title|tr|ul|h[1-6]"
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BREAK = "\0"  # a <br>; decoded text holds no NUL
@@ -126,7 +125,7 @@ class _Reader:
         elif tag == "a":
             self._anchor += 1
             self._n_links += 1
-        elif tag in _BLOCKS and not (self._heading and tag not in _HEADINGS and tag != "table"):
+        elif _BLOCK.fullmatch(tag) and not self._is_inside_heading(tag):
             self._flush()
             self._open(tag, attributes)
 
@@ -135,7 +134,7 @@ class _Reader:
             self._skipped -= 1
         elif tag == "a":
             self._anchor = max(self._anchor - 1, 0)
-        elif tag in _HEADINGS or (tag in _BLOCKS and not self._heading):
+        elif _BLOCK.fullmatch(tag) and not self._is_inside_heading(tag):
             self._flush()
             self._close(tag)
 
@@ -209,7 +208,9 @@ class _Reader:
             if table.is_in_head:
                 table.head_rows.add(len(table.rows) - 1)
         elif tag in ("td", "th"):
-            cell = _Cell([], tag == "th", _span(attributes, "colspan"), _span(attributes, "rowspan"))
+            cell = _Cell(
+                [], tag == "th", _span(attributes, "colspan"), _span(attributes, "rowspan")
+            )
             self._n_cells += 1
             check_cells(self._n_cells, self._limits.max_cells)
             if not table.rows:
@@ -217,6 +218,10 @@ class _Reader:
             table.rows[-1].append(cell)
             self._cells.append(cell)
             self._outputs.append(cell.blocks)
+
+    def _is_inside_heading(self, tag: str) -> bool:
+        """Tell whether a block is part of a heading; tables and headings end one left open."""
+        return bool(self._heading) and tag not in _HEADINGS and tag != "table"
 
     def _next_marker(self) -> str:
         indent = "  " * (len(self._lists) - 1)
@@ -250,7 +255,11 @@ class _Reader:
 
 
 def _is_skipped(tag: str, attributes: Mapping[str, str]) -> bool:
-    return tag in _SKIPPED or attributes.get("role") in _SKIPPED_ROLES or "hidden" in attributes
+    return (
+        _SKIPPED.fullmatch(tag) is not None
+        or attributes.get("role") in _SKIPPED_ROLES
+        or "hidden" in attributes
+    )
 
 
 def _is_wordy(raw: str, linked: str) -> bool:

@@ -102,17 +102,17 @@ def _find_titles(
     """Find the lines that the outline names: ``{(page, line): (level, title)}``."""
     found: dict[tuple[int, int], tuple[int, str]] = {}
     for page, level, title in titles:
-        if page >= len(pages):
-            continue
-        wanted = _bare(title)
-        for i, line in enumerate(pages[page]):
-            # The outline may leave the section's number out, or write it differently.
-            bare = _bare(line)
-            if (page, i) not in found and wanted and bare.endswith(wanted):
-                if len(bare) <= len(wanted) + 12:
-                    found[page, i] = (level, title)
-                    break
+        for i, line in enumerate(pages[page] if page < len(pages) else ()):
+            if (page, i) not in found and _is_title(line, title):
+                found[page, i] = (level, title)
+                break
     return found
+
+
+def _is_title(line: str, title: str) -> bool:
+    """Tell whether a line is the title; the outline may leave out the section's number."""
+    shown, wanted = _bare(line), _bare(title)
+    return bool(wanted) and shown.endswith(wanted) and len(shown) <= len(wanted) + 12
 
 
 def _bare(title: str) -> str:

@@ -74,7 +74,7 @@ def run_sync(
             raise KBError(
                 f"there is no file or folder {str(paths[0])!r}, and no knowledge base {kb!r} yet"
             ) from None
-        base = services.create_base(kb)
+        base = services.planned_base(kb) if options.dry_run else services.create_base(kb)
     if options.dry_run:
         return sync_folders(services.sync_parts, base, paths, options)
     with _job(services, base) as (job_id, is_cancelled), _progress_bar() as show:

@@ -341,8 +341,8 @@ def _remove_rows(session: Session, kb_id: str, document_ids: Sequence[str]) -> i
 # Reading
 
 
-def known_files(session: Session, source_ids: Sequence[str]) -> list[KnownFile]:
-    """Return what is remembered of every file of these sources."""
+def known_files(session: Session, source_id: str) -> list[KnownFile]:
+    """Return what is remembered of every file of a source."""
     rows = session.execute(
         select(
             DocumentRow.id,
@@ -354,7 +354,7 @@ def known_files(session: Session, source_ids: Sequence[str]) -> list[KnownFile]:
             DocumentRow.error,
             DocumentRow.failed_hash,
             DocumentRow.failed_loader,
-        ).where(DocumentRow.source_id.in_(source_ids))
+        ).where(DocumentRow.source_id == source_id)
     )
     return [KnownFile(*row) for row in rows]
 

@@ -194,15 +194,15 @@ def test_a_document_without_text_has_an_empty_one(client: TestClient, upload: An
 def test_the_original_bytes_come_back_as_a_file_to_save(client: TestClient, upload: Any) -> None:
     client.post("/kb", json={"name": "base"})
     original = "\ufeff# 年假\r\n\r\n十五天。".encode()
-    upload("base", {'规章/"a".html': original})
-    document = document_at(client, "base", '规章/"a".html')
+    upload("base", {"规章/a;b 1.html": original})
+    document = document_at(client, "base", "规章/a;b 1.html")
 
     reply = client.get(f"/kb/base/documents/{document['id']}/content")
 
     assert reply.content == original
     assert reply.headers["content-length"] == str(len(original))
     assert reply.headers["content-type"] == "application/octet-stream"
-    assert reply.headers["content-disposition"] == "attachment; filename*=UTF-8''%22a%22.html"
+    assert reply.headers["content-disposition"] == "attachment; filename*=UTF-8''a%3Bb%201.html"
     assert reply.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert reply.headers["x-content-type-options"] == "nosniff"
 

@@ -19,7 +19,7 @@ Wait = Callable[..., dict[str, Any]]
 
 
 class GatedEmbedder(FakeEmbedder):
-    """A fake that waits at its gate once a document is to be embedded."""
+    """A fake that waits at its gate once documents are to be embedded, 128 strings at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class GatedEmbedder(FakeEmbedder):
     def embed_array(self, texts: Sequence[str]) -> Vectors:
         if list(texts) != ["ready"]:  # the server's own warm-up
             self.reached.set()
-            assert self.gate.wait(30), "the test left the gate closed"
+            assert self.gate.wait(60), "the test left the gate closed"
         return super().embed_array(texts)
 
 
@@ -104,7 +104,7 @@ def test_an_upload_can_be_cancelled_over_http(
     services, embedder = gated
     live = serve(create_app(services))
     live.client.post("/kb", json={"name": "base"})
-    running = post_files(live.client, "base", {f"{i}.md": f"Text {i}." for i in range(300)})
+    running = post_files(live.client, "base", {f"{i}.md": f"Text {i}." for i in range(130)})
     waiting = post_files(live.client, "base", {"later.md": "Later."})
     assert embedder.reached.wait(60)
 
@@ -146,7 +146,7 @@ def test_a_server_that_stops_midway_finishes_the_job_when_it_is_back(
     services, embedder = gated
     first = serve(create_app(services))
     first.client.post("/kb", json={"name": "base"})
-    files = {f"{i}.md": f"# 第 {i} 章\n\n内容 {i}。" for i in range(450)}
+    files = {f"{i}.md": f"# 第 {i} 章\n\n内容 {i}。" for i in range(130)}
     job_id = post_files(first.client, "base", files)
     assert embedder.reached.wait(60)
 
@@ -157,7 +157,7 @@ def test_a_server_that_stops_midway_finishes_the_job_when_it_is_back(
 
     assert job["state"] == "done"
     assert {file["state"] for file in job["files"]} == {"done"}
-    assert second.client.get("/kb/base").json()["documents"] == 450
+    assert second.client.get("/kb/base").json()["documents"] == 130
 
 
 @pytest.mark.slow

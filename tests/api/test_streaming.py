@@ -231,7 +231,7 @@ def test_a_bug_midway_becomes_an_error_event_without_its_text(
     assert text.count("event: error") == 1
     assert "InternalError" in text
     assert "secret" not in text
-    assert closed.is_set()
+    assert closed.wait(5)
 
 
 def test_closing_waits_for_the_step_under_way(serve: Serve) -> None:

@@ -305,6 +305,17 @@ def test_an_enclosing_folder_adopts_the_roots_inside_it(
     _assert_sound(services)
 
 
+def test_a_dry_run_of_an_enclosing_folder_knows_the_documents_inside(
+    services: Services, base: KnowledgeBase, docs: Path, tmp_path: Path
+) -> None:
+    _sync(services, base, docs)
+
+    report = _sync(services, base, docs.parent, dry_run=True)
+
+    assert report.unchanged == 6
+    assert "文件0.txt" in _paths(services, base)
+
+
 def test_a_path_that_does_not_exist_is_an_error(
     services: Services, base: KnowledgeBase, tmp_path: Path
 ) -> None:

@@ -113,6 +113,13 @@ def test_ingest_search_ask_follow_their_json_contracts(kb: Shell, docs: Path) ->
     assert answer["citations"][0]["document"] == "资料 docs/手册.md"
 
 
+def test_a_dry_run_makes_no_knowledge_base(kb: Shell, docs: Path) -> None:
+    report = kb.json("ingest", str(docs), "--dry-run", "--kb", "new")
+
+    assert report["added"] == 2
+    assert kb.json("list") == []
+
+
 def test_people_get_lines_with_the_citation(kb: Shell, docs: Path) -> None:
     kb("ingest", "资料 docs")
 

@@ -14,7 +14,7 @@ INDEX = (STATIC / "index.html").read_text("utf-8")
 
 def _messages(language: str) -> dict[str, str]:
     text = (STATIC / "js" / f"messages_{language}.js").read_text("utf-8")
-    entries = re.split(r"^  (?=\w+: )", text.split("{\n", 1)[1], flags=re.MULTILINE)[1:]
+    entries = re.split(r"^  (?=\w+:\s)", text.split("{\n", 1)[1], flags=re.MULTILINE)[1:]
     return dict(entry.split(":", 1) for entry in entries)
 
 

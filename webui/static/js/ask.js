@@ -12,7 +12,6 @@ import { on, state } from "./state.js";
 import { session } from "./store.js";
 
 const HISTORY_TURNS = 6;
-const NEAR_END_PX = 120;
 // On a touch screen, focus would raise the keyboard over the page.
 const hasKeyboard = matchMedia("(hover: hover)");
 
@@ -95,7 +94,7 @@ async function ask(base, talk, question) {
   talk.stop?.abort();
   const mine = (talk.stop = new AbortController());
   if (isShown()) draw();
-  turn.node.scrollIntoView({ block: "start" });
+  turn.node.scrollIntoView({ block: "start" }); // and it stays there while the answer grows
 
   const body = { question, history: talk.history.slice(-HISTORY_TURNS) };
   const others = state.bases.map(({ id }) => id).filter((id) => talk.also.has(id));
@@ -115,7 +114,6 @@ async function ask(base, talk, question) {
 /** Reads the events of one answer into `turn`; resolves to the finished reply. */
 async function read(base, body, turn, signal) {
   for await (const { event, data } of api.ask(base.id, body, signal)) {
-    const follow = isNearEnd();
     if (event === "retrieved") turn.retrieved(data.passages);
     else if (event === "token") turn.token(data.text);
     else if (event === "error") throw new api.ApiError(200, data.type, data.message);
@@ -123,17 +121,9 @@ async function read(base, body, turn, signal) {
       turn.finished(data);
       return data;
     }
-    if (follow) requestAnimationFrame(scrollToEnd);
   }
   throw new api.NetworkError("the answer ended early");
 }
-
-function isNearEnd() {
-  const box = $("talk-scroll");
-  return box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
-}
-
-const scrollToEnd = () => ($("talk-scroll").scrollTop = $("talk-scroll").scrollHeight);
 
 function submit(event) {
   event.preventDefault();
