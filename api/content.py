@@ -79,7 +79,7 @@ def pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _failed_hash(session: Session, document: Document) -> str | None:
-    known = known_files(session, [document.source_id])
+    known = known_files(session, document.source_id)
     return next((file.failed_hash for file in known if file.document_id == document.id), None)
 
 

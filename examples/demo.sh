@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 
 if [ "$#" -eq 0 ]; then
   set -- \
-    "出差去上海，住宿费每晚最多报销多少？" \
-    "How often does the pump oil have to be changed?" \
+    "出差借款最多可以借多少钱？" \
+    "How long must the machine stand upright after transport?" \
     "公司去年的营业收入是多少？"
 fi
 

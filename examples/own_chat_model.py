@@ -14,13 +14,14 @@ numbers, dates or quoted names do not stand there is marked. The stand-in makes 
 import tempfile
 from pathlib import Path
 
-from langchain_core.language_models import BaseChatModel, FakeListChatModel
+from langchain_core.language_models import BaseChatModel
 
 from ingest.sync import SyncOptions, sync_folders
 from kb.config import Settings
 from kb.embedder import Embedder
 from kb.records import Answer, Question
 from kb.wiring import Services
+from llm.fake import FakeChatModel
 
 MANUAL = Path(__file__).parent / "docs" / "operations-manual.md"
 QUESTION = "How much oil does the pump take?"
@@ -37,12 +38,12 @@ def answer(
     with Services.open(Settings(home=home), embedder=embedder, chat_model=model) as services:
         base = services.create_base("manuals")
         sync_folders(services.sync_parts, base, [MANUAL], SyncOptions())
-        return services.chain.invoke(Question(question, kbs=("manuals",), top_k=3))
+        return services.chain.invoke(Question(question, kbs=("manuals",), top_k=5))
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as home:
-        reply = answer(Path(home), QUESTION, FakeListChatModel(responses=[SAYS]))
+        reply = answer(Path(home), QUESTION, FakeChatModel(replies=(SAYS,)))
     print(reply.text)
     for citation in reply.citations:
         verdict = "proven" if citation.supported else "NOT supported"

@@ -148,7 +148,7 @@ class JobRunner:
             end = self._sync(job, base, reporter)
         with self._database.write() as session:
             if end is None:
-                release_job(session, job.id, self._owner)
+                release_job(session, job.id, self._owner, files=reporter.last_files(None))
                 return
             finish_job(
                 session,

@@ -87,9 +87,8 @@ def _chosen(found: Sequence[Path], sets: str | None) -> list[Path]:
     by_name = {path.name: path for path in found}
     unknown = [name for name in names if name not in by_name]
     if unknown or not names:
-        raise InvalidInputError(
-            "--sets", f"no set named {', '.join(unknown) or sets!r}; there are {', '.join(by_name)}"
-        )
+        missing = ", ".join(unknown) or repr(sets)
+        raise InvalidInputError("--sets", f"no set named {missing}; there are {', '.join(by_name)}")
     return [by_name[name] for name in names]
 
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kb.cli.edge import Edge, json_option, kb_option, pass_edge, print_json, shown, yes_option
-from kb.errors import CancelledError, KBError, KnowledgeBaseNotFoundError
+from kb.errors import CancelledError, KBError, KnowledgeBaseNotFoundError, StorageError
 from kb.records import IngestReport, KnowledgeBase
 
 if TYPE_CHECKING:
@@ -84,8 +84,16 @@ def run_sync(
             paths,
             replace(options, job_id=job_id, progress=show, is_cancelled=is_cancelled),
         )
-        services.retriever.view(base).save_if_worthwhile()
+        _save_index(services, base)
     return report
+
+
+def _save_index(services: "Services", base: KnowledgeBase) -> None:
+    """Write a snapshot if it is worth it; without one the next search only opens slower."""
+    try:
+        services.retriever.view(base).save_if_worthwhile()
+    except StorageError as exc:
+        click.echo(f"warning: {exc}", err=True)
 
 
 @contextmanager
@@ -102,10 +110,12 @@ def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, Calla
 
     def keep_alive() -> None:
         while not stopped.wait(HEARTBEAT_S):
-            with services.database.write() as session:
+            # A heartbeat that cannot be written (a full disk) is tried again; the sync itself
+            # meets the same trouble and says so.
+            with suppress(StorageError), services.database.write() as session:
                 current = beat(session, job.id, owner)
-            if current is not None and current.cancel_asked:
-                cancelled.set()
+                if current is not None and current.cancel_asked:
+                    cancelled.set()
 
     thread = threading.Thread(target=keep_alive, name="job-heartbeat", daemon=True)
     thread.start()
@@ -122,7 +132,7 @@ def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, Calla
     finally:
         stopped.set()
         thread.join(timeout=HEARTBEAT_S)
-        with services.database.write() as session:
+        with suppress(StorageError), services.database.write() as session:
             finish_job(session, job.id, owner, state=state, error=error)  # type: ignore[arg-type]
 
 

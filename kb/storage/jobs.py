@@ -260,13 +260,19 @@ def owned_job(session: Session, job_id: str, owner: str) -> Job | None:
     return None if row is None else _job(row)
 
 
-def release_job(session: Session, job_id: str, owner: str) -> None:
-    """Give a running job back to the queue, for the next server to resume."""
+def release_job(
+    session: Session, job_id: str, owner: str, *, files: Iterable[JobFile] = ()
+) -> None:
+    """Give a running job back to the queue, for the next server to resume.
+
+    `files` are those whose state was not yet reported, so that their story is not lost.
+    """
     row = _owned(session, job_id, owner)
     if row is not None:
         row.state = "queued"
         row.owner = ""
         row.heartbeat_at = 0.0
+        _update_files(session, job_id, files)
 
 
 def finish_job(
