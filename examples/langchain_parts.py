@@ -66,7 +66,7 @@ def numbered(documents: list[Document]) -> str:
 
 def fill(services: Services) -> None:
     base = services.create_base("demo")
-    sync_folders(services.sync_parts, base, [DOCS], SyncOptions())
+    sync_folders(services.sync_parts, base, [DOCS / "operations-manual.md"], SyncOptions())
 
 
 def main() -> None:

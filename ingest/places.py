@@ -204,6 +204,7 @@ def _strengths(traits: _Traits, places: Ints) -> Strengths:
     strengths[(breaks == 1) & ~is_soft] = LINE
     strengths[breaks >= 2] = PARAGRAPH
     strengths[is_closing & ~is_spaced] = PUNCTUATION
+    strengths[(previous >= 0) & (breaks == 0) & _list_numbers(traits)[previous]] = WIDE_CHARACTER
     return strengths
 
 
@@ -220,13 +221,30 @@ def _sentence_ends(traits: _Traits) -> tuple[Bools, Bools]:
     """
     ends = (traits & _END) != 0
     latin_ends = (traits & _LATIN_END) != 0
-    latin_ends[1:] &= (traits[:-1] & _DIGIT) == 0  # "1. First" is one line of a list
+    latin_ends &= ~_list_numbers(traits)
     is_closer = (traits & _CLOSER) != 0
     is_latin_closer = (traits & (_CLOSER | _QUOTE)) != 0
     for _ in range(2):
         ends[1:] |= is_closer[1:] & ends[:-1]
         latin_ends[1:] |= is_latin_closer[1:] & latin_ends[:-1]
     return ends, latin_ends
+
+
+def _list_numbers(traits: _Traits) -> Bools:
+    """Tell which full stops belong to a number of at most three digits, as in "12. Next"."""
+    is_digit = (traits & _DIGIT) != 0
+    is_space = (traits & _SPACE) != 0
+    is_number = np.zeros(len(traits), np.bool_)
+    is_run = ((traits & _LATIN_END) != 0) & _shifted(is_digit, 1, False)
+    for n_digits in (1, 2, 3):
+        is_number |= is_run & _shifted(is_space, n_digits + 1, True)
+        is_run &= _shifted(is_digit, n_digits + 1, False)
+    return is_number
+
+
+def _shifted(flags: Bools, distance: int, fill: bool) -> Bools:
+    """For each offset, the flag `distance` before it; `fill` before the beginning."""
+    return np.concatenate((np.full(distance, fill), flags))[: len(flags)]
 
 
 def _protect(offsets: Ints, strengths: Strengths, layout: Layout) -> None:

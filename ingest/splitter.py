@@ -44,15 +44,17 @@ _MARGIN_CHARS = 64
 _WINDOW = 8 * MAX_WIDTH
 
 
-def split(text: str, headings: Sequence[Heading]) -> list[Span]:
+def split(text: str, headings: Sequence[Heading], *, block_chars: int = _BLOCK_CHARS) -> list[Span]:
     """Tile `text` with spans.
 
-    A sentence inserted, removed or replaced changes at most 3 chunks, with rare exceptions:
-    TODO-MEASURE. A changed heading changes the path of all chunks below it.
+    A sentence inserted, removed or replaced changes one chunk most of the time and at most 3,
+    but for rare accidents: of RUNS random edits in Markdown, reStructuredText and novels, MORE
+    changed 4. A changed heading changes the path of all chunks below it.
 
     Args:
         text: any text; all line ends are understood.
         headings: ordered by `start`.
+        block_chars: how much is looked at at once; bounds memory, does not change the result.
 
     Returns:
         Spans in order, without gap or overlap; none for an empty text. No span is blank unless
@@ -61,7 +63,7 @@ def split(text: str, headings: Sequence[Heading]) -> list[Span]:
     """
     if not text:
         return []
-    starts = [0, *_cuts(text, headings)]
+    starts = [0, *_cuts(text, headings, block_chars)]
     ends = [*starts[1:], len(text)]
     paths = _heading_paths(text, starts, headings)
     return [Span(*span) for span in zip(starts, ends, paths, strict=True)]
@@ -82,7 +84,7 @@ def _heading_paths(text: str, starts: list[int], headings: Sequence[Heading]) ->
         yield " > ".join(heading.title for heading in path)
 
 
-def _cuts(text: str, headings: Sequence[Heading]) -> list[int]:
+def _cuts(text: str, headings: Sequence[Heading], block_chars: int) -> list[int]:
     """Return the offsets at which the chunks behind the first begin.
 
     Blocks do not change the result: a block begins at a cut, which no place near it outranks,
@@ -90,7 +92,7 @@ def _cuts(text: str, headings: Sequence[Heading]) -> list[int]:
     """
     layout = survey(text, headings)
     cuts: list[int] = []
-    start, n_chars = 0, _BLOCK_CHARS
+    start, n_chars = 0, block_chars
     while start < len(text):
         end = min(start + n_chars, len(text))
         places = find_places(text, start, end, layout)
@@ -98,16 +100,16 @@ def _cuts(text: str, headings: Sequence[Heading]) -> list[int]:
         if start == 0 and is_last and places.total <= MAX_WIDTH:
             return []
         found = _local_maxima(places, end - _MARGIN_CHARS, is_last)
+        if not is_last and (len(found) == 0 or places.total <= MAX_WIDTH):
+            n_chars *= 2  # nothing certain in this block
+            continue
         edges = [0, *places.positions[found].tolist(), *([places.total] if is_last else [])]
         cuts += sorted(
             places.offsets[[*found.tolist(), *_cuts_of_wide_pieces(places, edges)]].tolist()
         )
         if is_last:
             break
-        if len(found) == 0:
-            n_chars *= 2
-        else:
-            start, n_chars = int(places.offsets[found[-1]]), _BLOCK_CHARS
+        start, n_chars = int(places.offsets[found[-1]]), block_chars
     return cuts
 
 

@@ -35,6 +35,7 @@ _RANK_BONUS = 0.15
 _KEEP_SHARE = 0.8
 _NEW_WORDS = 0.2
 
+_HEADING = re.compile(r"#{1,6}\s")
 _TABLE_ROW = re.compile(r"\s*\|")
 
 
@@ -79,7 +80,7 @@ def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentenc
     """Return the one to three sentences that answer best.
 
     The best comes first; the others follow by passage, in reading order. Empty only if no
-    passage has any text.
+    passage has any text but headings.
     """
     sentences = [
         sentence
@@ -108,6 +109,8 @@ def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
         own = frozenset(index_terms(piece).split())
         if not own:
             continue  # a ruler, the line under a table's header
+        if _HEADING.match(piece) or (chunk.heading and piece in chunk.heading):
+            continue  # says what the next sentences are about, and is in `heading` already
         is_row = _TABLE_ROW.match(piece) is not None
         context = heading | (header if is_row and header is not None else before)
         if is_row and header is None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from kb.terms import normalise
 
-AnswerType = Literal["number", "percent", "money", "date", "year", "time", "person"]
+AnswerType = Literal["number", "percent", "money", "date", "year", "time", "code", "person"]
 
 _NUMERAL = "零〇一二三四五六七八九十百千万亿两半"
 # What a number may carry: one measure word or unit, Chinese or English.
@@ -23,13 +23,14 @@ _UNITS = (
     "平方公尺|層|條|種|張|臺|輛|間|項|篇|屆|隻|顆|級|歲|個|天|週|萬|億"
 )
 _NUMBER_ZH = re.compile(
-    rf"(?:约|大约|超过|近|至少|最多|不足)?"
-    rf"(?:\d[\d,]*(?:\.\d+)?[万亿萬億千百]*|(?!一(?:{_UNITS}))[{_NUMERAL}]+)(?:多|余|餘|来)?"
-    rf"\s?(?:{_UNITS})|\d[\d,]*(?:\.\d+)?"
+    rf"(?<![A-Za-z0-9.\-第])(?:\d[\d,]*(?:\.\d+)?[万亿萬億千百]*|(?!一(?:{_UNITS}))[{_NUMERAL}]+)(?:多|余|餘|来)?"
+    rf"\s?(?:{_UNITS})|(?<![A-Za-z0-9.\-第])\d[\d,]*(?:\.\d+)?(?![:：\d]|[A-Za-z]\d)\s?[%％]?"
 )
 _NUMBER_EN = re.compile(
     r"(?:(?:US|AU|HK)?[$€£¥]\s?)?\d[\d,]*(?:\.\d+)?"
     r"(?:\s(?:million|billion|trillion|thousand|hundred|dozen))?"
+    r"(?:\s?(?:%|°C|°F|kg|g|mm|cm|m|km|kW|dB)\b|\s(?:second|minute|hour|day|week|month|year|"
+    r"metre|meter|kilometre|kilometer|mile|litre|liter|percent|degree)s?\b)?"
     r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|"
     r"fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|"
     r"eighty|ninety|hundred|dozen)(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?"
@@ -61,6 +62,10 @@ _TIME = re.compile(
     r"\d{1,2}[:：]\d{2}(?:\s?(?:[-–~～至到]|to|and)\s?\d{1,2}[:：]\d{2})?"
     r"|(?:上午|下午|晚上|凌晨)?\d{1,2}[点點时時](?:\d{1,2}分|半)?|\d{1,2}\s?(?:am|pm)\b"
 )
+_CODE = re.compile(
+    r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,6}[-_]?[A-Za-z0-9\-_]*\d[A-Za-z0-9\-_]*|\d{3,}(?:-\d{2,})+|\d{4,})"
+    r"(?![A-Za-z0-9])"
+)
 _PERSON_EN = re.compile(
     r"\b(?:[A-Z][\w'’.-]+|[A-Z]\.)(?:\s(?:(?:of|de|von|van|la|the|and|der|bin|al)\s)?"
     r"(?:[A-Z][\w'’-]+|[A-Z]\.))+|\b[A-Z][a-z]{2,}\b"
@@ -86,12 +91,26 @@ _TYPES: tuple[tuple[re.Pattern[str], AnswerType], ...] = (
     (re.compile(r"\bwhat time\b|几点|幾點"), "time"),
     (
         re.compile(
+            r"(?:编号|編號|工号|型号|型號|代码|代碼|号码|號碼|内线)(?:是|为|為|多少|什么|$)|"
+            r"\b(?:what|which) (?:\w+ ){0,2}(?:code|part number|model|extension)\b"
+        ),
+        "code",
+    ),
+    (
+        re.compile(
             r"^when\b|\bwhen (?:did|was|were|is|are|does|do|will)\b|what date|"
             r"什么时候|什麼時候|何时|何時|哪(?:一)?天|几月|幾月|哪(?:一)?日|什么日期|时间是"
         ),
         "date",
     ),
-    (re.compile(r"\bhow (?:many|old|long|far|tall|high|large|big|heavy|deep)\b"), "number"),
+    (
+        re.compile(
+            r"\bhow (?:many|much|often|old|long|far)\b|"
+            r"\bhow (?!do\b|does\b|did\b|can\b|is\b|are\b|to\b|should\b|was\b)[a-z]+ "
+            r"(?:is|are|was|were|do|does|did|can|may|must|should|will|has|have)\b"
+        ),
+        "number",
+    ),
     (
         re.compile(
             r"多少|几[个名位人次天年岁种座层条部集张台家所间件项章篇首票届期站支只本场公小]|"
@@ -149,6 +168,7 @@ def _candidates(sentence: str, kind: AnswerType) -> list[re.Match[str]]:
         "date": _DATE,
         "year": _YEAR_ZH if is_chinese else _YEAR_EN,
         "time": _TIME,
+        "code": _CODE,
         "person": _PERSON_EN,
     }
     if kind == "person" and is_chinese:
@@ -161,24 +181,29 @@ def _candidates(sentence: str, kind: AnswerType) -> list[re.Match[str]]:
     return found
 
 
-def _anchors(asked: str, sentence: str) -> list[tuple[int, int]]:
-    """Return where pieces of the question stand in the sentence."""
+def _anchors(asked: str, sentence: str) -> list[tuple[int, int, float]]:
+    """Return where pieces of the question stand in the sentence, with their weights."""
     folded = normalise(sentence)
     if len(folded) != len(sentence):  # offsets would not fit
         return []
     pieces: Sequence[str] = re.findall(r"[a-z]{4,}|\d+", asked)
     for run in re.findall("[\u4e00-\u9fff]{2,}", asked):
         pieces = [*pieces, *(run[i : i + 2] for i in range(len(run) - 1))]
-    return [
-        match.span()
-        for piece in dict.fromkeys(pieces)
-        for match in re.finditer(re.escape(piece), folded)
-    ]
+    anchors: list[tuple[int, int, float]] = []
+    for piece in dict.fromkeys(pieces):
+        found = [match.span() for match in re.finditer(re.escape(piece), folded)]
+        anchors += [(start, end, 1 / len(found)) for start, end in found]
+    return anchors
 
 
-def _distance(match: re.Match[str], anchors: Sequence[tuple[int, int]]) -> tuple[float, int]:
-    """Sum of the inverse distances to the question's words, negated; then first come."""
+def _distance(match: re.Match[str], anchors: Sequence[tuple[int, int, float]]) -> tuple[float, int]:
+    """Sum of the inverse distances to the question's words, negated; then first come.
+
+    A word that the sentence repeats tells less; one before the candidate more than one behind.
+    """
     closeness = sum(
-        1 / (1 + max(start - match.end(), match.start() - end, 0)) for start, end in anchors
+        (weight if end <= match.start() else weight / 2)
+        / (3 + max(start - match.end(), match.start() - end, 0))
+        for start, end, weight in anchors
     )
     return (-closeness, match.start())

@@ -47,12 +47,12 @@ def test_our_retriever_works_in_a_chain_of_langchain(home: Path) -> None:
 
     with Services.open(Settings(home=home), embedder=FakeEmbedder()) as services:
         parts["fill"](services)
-        reply = parts["ask_with_our_retriever"](services, "How heavy is the pump?", model)
+        reply = parts["ask_with_our_retriever"](services, "What is the weight of the pump?", model)
 
     prompt = str(model.prompts[0][0].content)
     assert reply == "1.1 litres [1]."
     assert "Weight of the pump | 26 kg" in prompt
-    assert "How heavy is the pump?" in prompt
+    assert "Question: What is the weight of the pump?" in prompt
 
 
 def test_a_chat_model_of_langchain_works_in_our_chain_and_is_checked(home: Path) -> None:
