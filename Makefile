@@ -34,7 +34,7 @@ demo: $(STAMP)  ## ingest examples/docs, ask three questions, print the answers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" KB_HOME=$(DEMO_HOME) sh examples/demo.sh
 
 test: $(STAMP) lint browser  ## everything: check, API, page, examples and kill tests (CI runs this)
-	$(PYTEST)
+	$(PYTEST) -ra
 
 check: $(STAMP) lint  ## before each commit: format, lint, types and unit tests, about a minute
 	$(PYTEST) -m "not slow and not browser"
@@ -48,7 +48,7 @@ serve: $(STAMP)  ## open the page and the API on the demo's data
 	KB_HOME=$(DEMO_HOME) $(BIN)/kb serve
 
 bench: $(STAMP)  ## measure search speed on this machine (benchmarks/README.md has the rest)
-	$(BIN)/kb bench search --chunks 100000
+	KB_HOME=$(DEMO_HOME) $(BIN)/kb bench search --chunks 100000
 
 clean:  ## remove the environment, caches, build output and the demo's data
 	rm -rf .venv $(DEMO_HOME) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -62,8 +62,9 @@ lint: $(STAMP)
 # The page test needs a Chromium. Only root on a machine with apt (a CI container) gets one
 # installed; elsewhere the test says why it is skipped.
 browser:
-	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
-	  && ! command -v google-chrome >/dev/null \
-	  && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  command -v $$name >/dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
 	fi || echo "no Chromium could be installed; the page test cannot run" >&2

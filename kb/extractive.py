@@ -30,20 +30,28 @@ MAX_PASSAGE_CHARS = 8_000
 _CONTEXT_CREDIT = 0.4
 # What holding a candidate of the asked type is worth, and the first passage over the last.
 _TYPE_BONUS = 0.15
+# A title or the line before a list names the subject and tells nothing.
+_LABEL_FACTOR = 0.5
 _RANK_BONUS = 0.15
 # A further sentence must score this share of the best, or bring this share of new words.
 _KEEP_SHARE = 0.8
 _NEW_WORDS = 0.2
 
 _HEADING = re.compile(r"#{1,6}\s")
-_TABLE_ROW = re.compile(r"\s*\|")
+_TABLE_ROW = re.compile(r"\s*\||.+ \| ")
+# What a line without an end mark, a value or a row is: a title, or the words before a list.
+_LABEL = re.compile(
+    r"[^:：|]*[^。！？!?；;….”’」』）)\d|:：][:：]?$|.*(?:如下|见下表|following)[:：]$"
+)
+_WRAP = re.compile(r"(?<=[\u2e80-\uffef])[ \t]*\n\s*(?=[\u2e80-\uffef])|(\s*\n\s*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of passage number `passage` (from 0): ``document_text[start:end] == text``.
+    """A sentence of passage number `passage` (from 0), ``document_text[start:end]``.
 
-    `own` and `context` are the terms of the sentence and of what it depends on.
+    `text` is the same with the breaks of wrapped lines taken out. `own` and `context` are the
+    terms of the sentence and of what it depends on.
     """
 
     passage: int
@@ -117,7 +125,9 @@ def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
             header = own
         elif not is_row:
             header = None
-        yield Sentence(index, chunk.start + start, chunk.start + end, piece, own, context)
+        yield Sentence(
+            index, chunk.start + start, chunk.start + end, _unwrapped(piece), own, context
+        )
         before = own
 
 
@@ -171,6 +181,11 @@ def _select(
 def _span(question: str, chosen: Sequence[Sentence]) -> str | None:
     """Return a short answer from the best sentence; a guess from further ones is none."""
     return find_span(question, chosen[0].text, answer_type(question)) if chosen else None
+
+
+def _unwrapped(piece: str) -> str:
+    """Join wrapped lines: without a space between Chinese characters, with one elsewhere."""
+    return _WRAP.sub(lambda match: " " if match.group(1) else "", piece)
 
 
 def _joiner(before: str) -> str:

@@ -7,7 +7,7 @@ best hits it measures
   passage and, counted again, in two neighbouring sentences of it;
 - evidence: the same sum without dividing, since four rare words of a long question in one place
   are no accident though they are half of it;
-- names and numbers that are missing;
+- whether a name or number is missing;
 - the cosine, where the embedder knows the question's script
 
 and puts them into one logistic function. It does not see whether a passage on the right subject
@@ -41,16 +41,17 @@ PARTIAL_CREDIT = 0.3
 MAX_PASSAGE_CHARS = 8_000
 
 # Weights of the logistic function, fitted as the module says.
-_BIAS = -6.82
-_COVERAGE = 7.09
-_LOG_EVIDENCE = 1.95
-_MISSING_NAMES = -4.99
-_COSINE = 6.66
-_HAS_COSINE = -2.54
+_BIAS = -7.27
+_COVERAGE = 6.76
+_LOG_EVIDENCE = 2.22
+_LACKS_NAME = -2.24
+_LACKS_NUMBER = -2.37
+# On top of a missing name, for codes ("BX500"); set by judgement, the sets hold too few.
+_LACKS_CODE = -2.5
+_COSINE = 8.19
+_HAS_COSINE = -2.55
 # The more chunks there are, the more of any question some chunk covers by chance.
 _LOG_CHUNKS = -0.30
-# A code ("BX500") that is not there; set by judgement, the sets hold too few.
-_MISSING_CODE = -2.5
 
 _PARTS = re.compile(r"[._\-]+")
 
@@ -59,15 +60,16 @@ _PARTS = re.compile(r"[._\-]+")
 class Evidence:
     """What one passage holds of a question.
 
-    `coverage` and `missing_names` are shares in [0, 1] of the question's total rarity;
-    `evidence` is a sum of rarities, >= 0; `cosine` is None where it says nothing.
-    `lacks_code`: a word of letters and digits is not there.
+    `coverage` is a share in [0, 1] of the question's total rarity, `evidence` a sum of rarities,
+    >= 0. `lacks_...` say that one of the question is not there; a code has letters and digits.
+    `cosine` is None where it says nothing.
     """
 
     coverage: float
     evidence: float
-    missing_names: float
+    lacks_name: bool
     lacks_code: bool
+    lacks_number: bool
     cosine: float | None
 
 
@@ -125,12 +127,13 @@ def weigh(
         ),
         default=0.0,
     )
-    missing = sum(rarities[word] * (1 - held[word]) for word in names)
+    missing = [word for word in names if held[word] < 1]
     return Evidence(
         coverage=(covered + nearby) / (2 * total),
         evidence=nearby,
-        missing_names=missing / total,
-        lacks_code=any(held[word] < 1 and _is_code(word) for word in names),
+        lacks_name=any(not word.isdigit() for word in missing),
+        lacks_code=any(_is_code(word) for word in missing),
+        lacks_number=any(word.isdigit() for word in missing),
         cosine=hit.channels.dense if use_cosine else None,
     )
 
@@ -161,8 +164,9 @@ def _chance(found: Evidence, n_chunks: int) -> float:
         _BIAS
         + _COVERAGE * found.coverage
         + _LOG_EVIDENCE * math.log1p(found.evidence)
-        + _MISSING_NAMES * found.missing_names
-        + _MISSING_CODE * found.lacks_code
+        + _LACKS_NAME * found.lacks_name
+        + _LACKS_CODE * found.lacks_code
+        + _LACKS_NUMBER * found.lacks_number
         + _LOG_CHUNKS * math.log(max(n_chunks, 1))
     )
     if found.cosine is not None:

@@ -13,7 +13,8 @@ _LEVELS = {"卷": 1, "部": 1, "编": 1, "編": 1, "篇": 1, "章": 2, "回": 2,
 _CHAPTER = re.compile(
     r"^[ \t\u3000]*(?:第[〇零一二三四五六七八九十百千两\d]{1,7}([卷部编編篇章回节節])"
     r"(?=[ \t\u3000:：]|[^。，；！？\n]{0,20}$)[^。；！？\n]{0,40}"
-    r"|(?:CHAPTER|Chapter|PART|Part|BOOK|Book) (?:[IVXLC]{1,8}|\d{1,3})\b[^.!?;\n]{0,60}[.]?)$",
+    r"|(?:CHAPTER|Chapter|PART|Part|BOOK|Book) (?:[IVXLC]{1,8}|\d{1,3})[.:]?"
+    r"(?: ?[–—-]? ?[A-Z“\"][^.!?;\n]{0,60})?)$",
     re.MULTILINE,
 )
 _CONTENTS_LINE = re.compile(r"(?:[.．·…_]{2,}|\t)\s*\d+\s*$")

@@ -33,8 +33,9 @@ _BLOCK = re.compile(
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BREAK = "\0"  # a <br>; decoded text holds no NUL
 _MAX_SPAN = 1000  # cells: as browsers limit colspan
+_MAX_INDENT = 10  # nested lists; deeper ones are damage
 _MAX_HEADING_CHARS = 300  # longer ones are a paragraph whose tag was not closed
-_PERMALINK = re.compile(r"\s*[¶#§🔗]+$")
+_PERMALINKS = "¶#§🔗 "
 _DECLARED = re.compile(
     rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w:.-]+)|<\?xml[^>]{0,100}?encoding\s*=\s*["']([\w:.-]+)""",
     re.IGNORECASE,
@@ -224,7 +225,7 @@ class _Reader:
         return bool(self._heading) and tag not in _HEADINGS and tag != "table"
 
     def _next_marker(self) -> str:
-        indent = "  " * (len(self._lists) - 1)
+        indent = "  " * min(len(self._lists) - 1, _MAX_INDENT)
         if not self._lists or self._lists[-1] is None:
             return f"{indent}- "
         self._lists[-1] += 1
@@ -239,7 +240,7 @@ class _Reader:
             self._is_tight = is_tight  # the first text inside has the item's place
             return
         if self._heading:
-            title = _PERMALINK.sub("", squeeze(raw.replace(_BREAK, " ")))
+            title = squeeze(raw.replace(_BREAK, " ")).rstrip(_PERMALINKS)
             level = self._heading if len(title) <= _MAX_HEADING_CHARS else 0
             self._outputs[-1].append(_Block(title, level=level))
             return

@@ -10,7 +10,7 @@ from ingest.loaders.base import MAX_TITLE_CHARS, LoadedText, ParseLimits, check_
 from kb.records import Heading
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 # A line that cannot be the text of a setext heading: list, quote, table, rule, indented code.
 _NOT_SETEXT_TEXT = re.compile(r"\s*$| {4,}|\t| {0,3}(?:[-*+>|#]|\d+[.)]\s|`{3}|~{3}|<)")
@@ -40,7 +40,7 @@ def find_headings(text: str) -> tuple[Heading, ...]:
         elif match and not (match[1][0] == "`" and "`" in match[2]):
             fence = match[1]
         elif (atx := _ATX.match(line)) is not None:
-            _add(headings, offset, len(atx[1]), atx[2] or "")
+            _add(headings, offset, len(atx[1]), _atx_title(line[atx.end() :]))
         elif (rule := _SETEXT.match(line)) and not _NOT_SETEXT_TEXT.match(previous):
             _add(headings, previous_start, 1 if rule[1][0] == "=" else 2, previous)
         previous, previous_start = line, offset
@@ -60,6 +60,13 @@ def _front_matter(text: str, headings: list[Heading]) -> int:
             _add(headings, 0, 1, title[1].strip().strip("\"'"))
             break
     return min(end.end() + 1, len(text))
+
+
+def _atx_title(rest: str) -> str:
+    """Return what stands behind the first hashes, without closing ones."""
+    rest = rest.strip()
+    title = rest.rstrip("#")
+    return title if not title or title[-1] in " \t" else rest
 
 
 def _add(headings: list[Heading], start: int, level: int, title: str) -> None:

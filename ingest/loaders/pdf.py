@@ -44,8 +44,11 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
             raise LimitExceededError(
                 f"the PDF has {n_pages:,} pages, more than {limits.max_pages:,}; split it"
             )
-        pages = [_read_lines(document, i) for i in range(n_pages)]
+        found = [_read_lines(document, i) for i in range(n_pages)]
+        pages = [lines or [] for lines in found]
         if not any(pages):
+            if None in found:
+                raise CorruptFileError("the PDF is damaged: its pages cannot be read")
             if any(_has_pictures(document, i) for i in range(n_pages)):
                 raise UnsupportedFormatError(
                     "the PDF holds only images; OCR is not built in yet, "
@@ -67,13 +70,15 @@ def _open_error(exc: pdfium.PdfiumError) -> EncryptedFileError | CorruptFileErro
     return CorruptFileError("the PDF is damaged and cannot be opened")
 
 
-def _read_lines(document: pdfium.PdfDocument, index: int) -> list[str]:
-    """Return the lines of one page that are not blank; none for a page that cannot be read."""
+def _read_lines(document: pdfium.PdfDocument, index: int) -> list[str] | None:
+    """Return the lines of one page that are not blank; None for a page that cannot be read."""
     try:
         page = document[index]
-        text = page.get_textpage().get_text_range()
+        textpage = page.get_textpage()
+        text = textpage.get_text_range()
     except pdfium.PdfiumError:
-        return []
+        return None
+    textpage.close()
     page.close()
     return [line for line in clean(text).split("\n") if line]
 

@@ -31,7 +31,9 @@ _LEAST_FULL = 0.75  # of the widest lines of the page
 _SURE = 1.0
 _NEAR = 4  # lines on each side
 _NUMBER = re.compile(r"[-+(]?[\d.,]*\d[%)]?")
+_ADDRESS = re.compile(r"[@/_]")
 _RUNNING_LINES = 2  # at each end of a page
+_MAX_RUNNING_CHARS = 200
 _PAGE_WORDS = re.compile(r"page|seite|第|页|頁|共|of|[^\w]|\d", re.IGNORECASE)
 _MAX_PAGE_OFFSET = 2000  # printed page number against the page's index
 
@@ -86,6 +88,8 @@ def _edges(lines: list[str]) -> list[int]:
 def _running_keys(line: str, page: int) -> set[tuple[str, int | None]]:
     """Return the line itself and, where a number in it may be the page's, the line without it."""
     keys: set[tuple[str, int | None]] = {(line, None)}
+    if len(line) > _MAX_RUNNING_CHARS:
+        return keys
     for match in re.finditer(r"\d{1,5}", line):
         rest = line[: match.start()] + "\0" + line[match.end() :]
         words = _PAGE_WORDS.sub("", rest)
@@ -100,20 +104,19 @@ def join_lines(lines: list[str], alone: Collection[int]) -> Iterator[Paragraph]:
     """Yield paragraphs; the lines with the indexes `alone` are not joined to others."""
     widths = [_width(line) for line in lines]
     usual = sorted(widths)[len(widths) * 9 // 10] if widths else 0
-    first, text = 0, ""
-    for i, line in enumerate(lines):
-        if i and not (i in alone or i - 1 in alone):
+    first, parts = 0, lines[:1]
+    for i, line in enumerate(lines[1:], start=1):
+        if not (i in alone or i - 1 in alone):
             near = sorted(widths[max(i - 1 - _NEAR, 0) : i + _NEAR])
             # Not the widest one: it may be a title across two columns.
             full_width = max(near[-3:][0], round(_LEAST_FULL * usual), _MIN_JOINED_WIDTH)
             if _goes_on(lines[i - 1], line, widths[i - 1] / full_width):
-                text += _glue(text, line) + line
+                parts += [_glue(lines[i - 1], line), line]
                 continue
-        if i:
-            yield Paragraph(first, text)
-        first, text = i, line
+        yield Paragraph(first, "".join(parts))
+        first, parts = i, [line]
     if lines:
-        yield Paragraph(first, text)
+        yield Paragraph(first, "".join(parts))
 
 
 def goes_on_across_pages(last: str, first: str) -> bool:
@@ -139,14 +142,12 @@ def _goes_on(line: str, following: str, fullness: float, certainty: float = 0.0)
     return fullness >= _FULL and (n_wide == 1 or (_is_prose(line) and _is_prose(following)))
 
 
-def _glue(text: str, following: str) -> str:
-    if _WIDE_END.search(text) or _WIDE_START.match(following):
+def _glue(line: str, following: str) -> str:
+    if _WIDE_END.search(line) or _WIDE_START.match(following) or line.endswith(("-", "–", "/")):
         return ""
-    if text.endswith(("-", "–", "/")):
-        return ""
-    if re.search(r"[@/_]\S*$", text) and not re.match(r"\S*[@/_]", following):
-        return ""  # an address or path broken by the page's width
-    return " "
+    # An address or path that is broken by the page's width, but not two of them.
+    is_address = _ADDRESS.search(line.rsplit(None, 1)[-1]) is not None
+    return "" if is_address and not _ADDRESS.search(following.split(None, 1)[0]) else " "
 
 
 def _is_row(line: str) -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # How long streams may go on after the server was told to stop.
 SHUTDOWN_S = 5
+# Connections that may wait to be accepted; uvicorn's own default is the same.
+BACKLOG = 2048
 
 
 @click.command(epilog="Example:  kb serve --port 8080")
@@ -57,15 +59,22 @@ def serve(edge: Edge, host: str | None, port: int | None) -> int:
 def _listen(settings: "Settings") -> socket.socket:
     """Bind the address now, so that a taken port is a clear message and port 0 has a number."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # Named as TCP because asyncio sends small pieces at once only on sockets that are: without,
+    # each token of a stream and each small reply waits 40 ms for the other side's acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((settings.host.strip("[]"), settings.port), family=family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host.strip("[]"), settings.port))
+        listener.listen(BACKLOG)
     except OSError as exc:
+        listener.close()
         hint = (
             "it is taken; choose another with --port"
             if exc.errno == errno.EADDRINUSE
             else f"{exc.strerror or exc}; check --host and --port"
         )
         raise KBError(f"cannot listen on {settings.host}:{settings.port}: {hint}") from exc
+    return listener
 
 
 def _url(settings: "Settings", listener: socket.socket) -> str:

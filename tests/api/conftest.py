@@ -1,13 +1,15 @@
 """A server over an empty data folder, with the fake embedder, and two kinds of clients.
 
 `client` runs the application in this process: for everything that is one request and one reply.
-`live` is a real server on a loopback port: for streams, disconnects and large uploads.
+`live` is a real server on a loopback port: for streams, disconnects and large uploads. `shared`
+is one server for all tests that do not mind each other.
 """
 
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,13 @@ from ingest.parser import ParseLimits, Parser
 from kb.config import Settings
 from kb.wiring import Services
 
-HANDBOOK = (
-    "# 员工手册\n\n## 年假\n\n正式员工每年享有 15 天带薪年假。入职未满一年的员工按月折算。\n\n"
-    "## 报销\n\n差旅报销应在返回后 10 个工作日内提交。\n"
-)
-MANUAL = (
-    "# Pump manual\n\n## Start\n\nOpen valve V3 before the pump starts. "
+DOCUMENTS = {
+    "handbook": "# 员工手册\n\n## 年假\n\n正式员工每年享有 15 天带薪年假。"
+    "入职未满一年的员工按月折算。\n\n## 报销\n\n差旅报销应在返回后 10 个工作日内提交。\n",
+    "manual": "# Pump manual\n\n## Start\n\nOpen valve V3 before the pump starts. "
     "The pump must not run dry for more than 20 seconds.\n\n"
-    "## Service\n\nReplace the seal every 4000 hours.\n"
-)
+    "## Service\n\nReplace the seal every 4000 hours.\n",
+}
 
 # Any local name; starlette's own default, "testserver", is not one of ours and is refused.
 BASE_URL = "http://127.0.0.1"
@@ -108,7 +108,7 @@ def upload(client: TestClient) -> Upload:
 def handbook(client: TestClient, upload: Upload) -> str:
     """The id of a knowledge base with a Chinese and an English document."""
     kb: str = client.post("/kb", json={"name": "手册"}).json()["id"]
-    job = upload(kb, {"handbook.md": HANDBOOK, "manual.md": MANUAL})
+    job = upload(kb, {f"{name}.md": text for name, text in DOCUMENTS.items()})
     assert job["state"] == "done", job
     return kb
 
@@ -137,36 +137,73 @@ class LiveServer:
     server: uvicorn.Server
 
 
+@contextmanager
+def running(app: FastAPI, **options: Any) -> Iterator[LiveServer]:
+    # As `kb serve` does: a socket that is not named as TCP delays small pieces by 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=2, **options
+        )
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        assert time.monotonic() < deadline, "the server did not start in time"
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+            yield LiveServer(url, client, server)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert not thread.is_alive(), "the server did not stop"
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[FastAPI], LiveServer]]:
     """Start any number of live servers; all are stopped at the end of the test."""
-    running: list[tuple[LiveServer, threading.Thread]] = []
-
-    def start(app: FastAPI) -> LiveServer:
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive(), "the server did not start"
-            assert time.monotonic() < deadline, "the server did not start in time"
-            time.sleep(0.01)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        live = LiveServer(url, httpx.Client(base_url=url, timeout=30, trust_env=False), server)
-        running.append((live, thread))
-        return live
-
-    yield start
-    for live, thread in running:
-        live.client.close()
-        live.server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive(), "the server did not stop"
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(running(app))
 
 
 @pytest.fixture
 def live(app: FastAPI, serve: Callable[[FastAPI], LiveServer]) -> LiveServer:
     return serve(app)
+
+
+@dataclass
+class Shared:
+    """One server for all tests that leave it as it is, or only add to it.
+
+    `client` runs it in this process, `real` talks to it over a socket; `handbook` is the id of
+    a knowledge base with two documents that nobody changes.
+    """
+
+    services: Services
+    client: TestClient
+    real: httpx.Client
+    handbook: str
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> Iterator[Shared]:
+    with ExitStack() as stack:
+        settings = Settings(home=tmp_path_factory.mktemp("shared"))
+        services = Services.open(settings, embedder=FakeEmbedder())
+        services.__dict__["parser"] = parser
+        stack.callback(services.close)
+        stack.callback(services.__dict__.pop, "parser")
+        app = create_app(services)
+        client = stack.enter_context(TestClient(app, base_url=BASE_URL))
+        real = stack.enter_context(running(app, lifespan="off")).client
+        kb = client.post("/kb", json={"name": "手册"}).json()["id"]
+        files = [("files", (f"{name}.md", text)) for name, text in DOCUMENTS.items()]
+        job = client.post(f"/kb/{kb}/documents", files=files).json()["job"]
+        assert wait_for_job(client, job["id"])["state"] == "done"
+        yield Shared(services, client, real, kb)

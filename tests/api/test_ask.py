@@ -9,6 +9,18 @@ from fastapi.testclient import TestClient
 QUESTION = "正式员工每年有几天年假?"
 
 
+@pytest.fixture
+def client(shared: Any) -> TestClient:
+    opened: TestClient = shared.client
+    return opened
+
+
+@pytest.fixture
+def handbook(shared: Any) -> str:
+    kb: str = shared.handbook
+    return kb
+
+
 def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
     """Parse a whole event stream into (event, data) pairs; comments are skipped."""
     events = []

@@ -9,6 +9,18 @@ from fastapi.testclient import TestClient
 QUESTION = "正式员工每年有几天年假?"
 
 
+@pytest.fixture
+def client(shared: Any) -> TestClient:
+    opened: TestClient = shared.client
+    return opened
+
+
+@pytest.fixture
+def handbook(shared: Any) -> str:
+    kb: str = shared.handbook
+    return kb
+
+
 def test_the_reply_has_the_shape_of_chatglms_api(client: TestClient, handbook: str) -> None:
     body = {"prompt": QUESTION, "history": [], "kb": "手册", "max_length": 2048, "top_p": 0.7}
 

@@ -56,14 +56,12 @@ def test_a_knowledge_base_is_made_renamed_and_deleted(client: TestClient) -> Non
         ({"title": "x"}, "title"),
     ],
 )
-def test_a_bad_change_is_refused(
-    client: TestClient, handbook: str, body: dict[str, Any], field: str
-) -> None:
-    reply = client.patch(f"/kb/{handbook}", json=body)
+def test_a_bad_change_is_refused(shared: Any, body: dict[str, Any], field: str) -> None:
+    reply = shared.client.patch(f"/kb/{shared.handbook}", json=body)
 
     assert reply.status_code == 422
     assert field in reply.json()["error"]["message"]
-    assert client.get(f"/kb/{handbook}").json()["name"] == "手册"
+    assert shared.client.get(f"/kb/{shared.handbook}").json()["name"] == "手册"
 
 
 def test_an_upload_is_answered_with_a_job_that_makes_documents(
@@ -157,8 +155,8 @@ def test_documents_are_listed_in_pages_and_filtered(client: TestClient, upload: 
     "query",
     [{"limit": 0}, {"limit": 1001}, {"offset": -1}, {"offset": 10**30}, {"status": "odd"}],
 )
-def test_a_bad_page_is_refused(client: TestClient, handbook: str, query: dict[str, Any]) -> None:
-    reply = client.get(f"/kb/{handbook}/documents", params=query)
+def test_a_bad_page_is_refused(shared: Any, query: dict[str, Any]) -> None:
+    reply = shared.client.get(f"/kb/{shared.handbook}/documents", params=query)
 
     assert reply.status_code == 422
     assert next(iter(query)) in reply.json()["error"]["message"]
@@ -338,15 +336,18 @@ def part(disposition: bytes, content: bytes = b"1", end: bytes = b"\r\n--X--\r\n
     ],
 )
 def test_a_body_that_is_no_upload_is_refused_and_leaves_nothing(
-    client: TestClient, services: Services, type_: str, body: bytes, status: int
+    shared: Any, type_: str, body: bytes, status: int
 ) -> None:
-    client.post("/kb", json={"name": "base"})
+    folder = shared.services.blobs.folder
+    before = sorted(os.listdir(folder))
 
-    reply = client.post("/kb/base/documents", content=body, headers={"Content-Type": type_})
+    reply = shared.client.post(
+        f"/kb/{shared.handbook}/documents", content=body, headers={"Content-Type": type_}
+    )
 
     assert reply.status_code == status, reply.text
     assert set(reply.json()["error"]) == {"type", "message"}
-    assert not services.blobs.folder.exists() or os.listdir(services.blobs.folder) == []
+    assert sorted(os.listdir(folder)) == before
 
 
 @pytest.mark.parametrize(
@@ -358,11 +359,9 @@ def test_a_body_that_is_no_upload_is_refused_and_leaves_nothing(
         ({"root": "a" * 2000}, "characters"),
     ],
 )
-def test_bad_upload_options_are_refused(
-    client: TestClient, handbook: str, query: dict[str, Any], field: str
-) -> None:
-    reply = client.post(
-        f"/kb/{handbook}/documents", params=query, files=[("files", ("a.md", b"1"))]
+def test_bad_upload_options_are_refused(shared: Any, query: dict[str, Any], field: str) -> None:
+    reply = shared.client.post(
+        f"/kb/{shared.handbook}/documents", params=query, files=[("files", ("a.md", b"1"))]
     )
 
     assert reply.status_code == 422

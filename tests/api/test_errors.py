@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -23,6 +24,12 @@ def all_errors() -> list[type[KBError]]:
         for _, cls in inspect.getmembers(errors, inspect.isclass)
         if issubclass(cls, KBError) and cls.__module__ == "kb.errors"
     ]
+
+
+@pytest.fixture
+def client(shared: Any) -> TestClient:
+    opened: TestClient = shared.client
+    return opened
 
 
 @pytest.fixture

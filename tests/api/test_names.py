@@ -1,6 +1,7 @@
 """Names that clients send are text to show: on no route do they become a path or break a reply."""
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 
 from api.uploads import MAX_PATH_CHARS, display_path
 from kb.errors import InvalidInputError
@@ -78,10 +78,22 @@ def test_a_file_name_too_long_to_show_is_refused() -> None:
 
 
 @pytest.fixture
-def real(live: Any) -> httpx.Client:
+def real(shared: Any) -> httpx.Client:
     """A client over a socket: the one within the process decodes a path twice."""
-    client: httpx.Client = live.client
+    client: httpx.Client = shared.real
     return client
+
+
+@pytest.fixture
+def services(shared: Any) -> Services:
+    opened: Services = shared.services
+    return opened
+
+
+@pytest.fixture
+def handbook(shared: Any) -> str:
+    kb: str = shared.handbook
+    return kb
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -98,6 +110,7 @@ def test_a_knowledge_base_name_is_taken_as_text_or_refused(
         found = real.get(f"/kb/{in_path(base['name'])}")
         assert (found.status_code, found.json()["id"]) == (200, base["id"])
         assert not set(base["name"]) & set("/\\\0\n\r\u202e")
+        real.delete(f"/kb/{base['id']}")
     else:
         assert reply.json()["error"]["message"].startswith("name")
     # New entries are the database's own companions only.
@@ -105,17 +118,14 @@ def test_a_knowledge_base_name_is_taken_as_text_or_refused(
 
 
 @pytest.mark.parametrize("name", ["0" * 32, "deadbeef" * 4])
-def test_a_name_that_looks_like_an_id_is_refused(client: TestClient, name: str) -> None:
-    assert client.post("/kb", json={"name": name}).status_code == 422
+def test_a_name_that_looks_like_an_id_is_refused(real: httpx.Client, name: str) -> None:
+    assert real.post("/kb", json={"name": name}).status_code == 422
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_on_any_route_is_a_clean_4xx(
-    real: httpx.Client, services: Services, name: str, wait_for_job: Wait
+    real: httpx.Client, handbook: str, services: Services, name: str
 ) -> None:
-    handbook = real.post("/kb", json={"name": "handbook"}).json()["id"]
-    reply = real.post(f"/kb/{handbook}/documents", files=[("files", ("a.md", b"Some text."))])
-    wait_for_job(real, reply.json()["job"]["id"])
     bad = in_path(name)
     ask = {"question": "x"}
     before = everything_in(services.settings.home)
@@ -156,31 +166,26 @@ def test_a_hostile_name_on_any_route_is_a_clean_4xx(
         assert message.isprintable(), (method, path, message)
         assert "set-cookie" not in reply.headers
     assert everything_in(services.settings.home) == before
-    assert real.get(f"/kb/{handbook}").json()["documents"] == 1
+    assert real.get(f"/kb/{handbook}").json()["documents"] == 2
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if "\n" not in name])
 def test_an_uploaded_file_name_is_display_text(
-    client: TestClient,
-    services: Services,
-    name: str,
-    wait_for_job: Wait,
+    real: httpx.Client, services: Services, name: str, wait_for_job: Wait
 ) -> None:
-    kb = client.post("/kb", json={"name": "base"}).json()["id"]
+    kb = real.post("/kb", json={"name": f"upload {secrets.token_hex(4)}"}).json()["id"]
 
-    reply = client.post(f"/kb/{kb}/documents", content=multipart(name, b"Some text."), headers=TYPE)
+    reply = real.post(f"/kb/{kb}/documents", content=multipart(name, b"Some text."), headers=TYPE)
 
     assert reply.status_code == 202, reply.text
-    job = wait_for_job(client, reply.json()["job"]["id"])
-    [document] = client.get(f"/kb/{kb}/documents").json()["documents"]
+    job = wait_for_job(real, reply.json()["job"]["id"])
+    [document] = real.get(f"/kb/{kb}/documents").json()["documents"]
     assert job["state"] == "done"
     assert document["path"] == job["files"][0]["path"]
     assert document["path"] == display_path(document["path"])
     assert document["path"]
-    blobs = os.listdir(services.blobs.folder)
-    assert len(blobs) == 1
-    assert len(blobs[0]) == 64
-    saved = client.get(f"/kb/{kb}/documents/{document['id']}/content")
+    assert {len(blob) for blob in os.listdir(services.blobs.folder)} == {64}
+    saved = real.get(f"/kb/{kb}/documents/{document['id']}/content")
     assert saved.content == b"Some text."
     assert saved.headers["content-disposition"].startswith("attachment; filename*=UTF-8''")
     assert "/" not in saved.headers["content-disposition"]
@@ -199,8 +204,8 @@ def multipart(name: str, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("root", ["../..", "..", "/", "\0", "C:\\"])
-def test_a_root_that_names_nothing_is_refused(client: TestClient, handbook: str, root: str) -> None:
-    reply = client.post(
+def test_a_root_that_names_nothing_is_refused(real: httpx.Client, handbook: str, root: str) -> None:
+    reply = real.post(
         f"/kb/{handbook}/documents",
         params={"root": root, "prune": True},
         files=[("files", ("a.txt", b"x"))],

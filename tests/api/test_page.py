@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -9,6 +10,12 @@ from fastapi.testclient import TestClient
 
 from api.routes.page import INDEX, static_files
 from webui import STATIC
+
+
+@pytest.fixture
+def client(shared: Any) -> TestClient:
+    opened: TestClient = shared.client
+    return opened
 
 
 @pytest.fixture

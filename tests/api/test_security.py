@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -17,6 +18,12 @@ from kb.wiring import Services
 KEY = "schlüssel-钥匙-9f86d081884c7d65"
 OPEN = {("GET", "/"), ("HEAD", "/"), ("GET", "/health"), ("GET", "/ready")}
 IDS = {"kb": "0" * 32, "document": "1" * 32, "job": "2" * 32}
+
+
+@pytest.fixture
+def client(shared: Any) -> TestClient:
+    opened: TestClient = shared.client
+    return opened
 
 
 @pytest.fixture

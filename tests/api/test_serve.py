@@ -82,6 +82,22 @@ def test_it_prints_its_address_serves_and_stops(home: Path, stop: signal.Signals
 
 
 @pytest.mark.slow
+def test_small_replies_are_not_held_back(home: Path) -> None:
+    """Replies once waited 40 ms each for an acknowledgement, since Nagle's algorithm was on."""
+    with running(home, "--port", "0") as process:
+        url = url_of(process)
+        get(f"{url}health")
+        with httpx.Client(trust_env=False) as client:
+            waits = []
+            for _ in range(40):
+                started = time.perf_counter()
+                client.get(f"{url}health")
+                waits.append(time.perf_counter() - started)
+
+    assert sorted(waits)[len(waits) // 4] < 0.03
+
+
+@pytest.mark.slow
 def test_an_open_address_without_a_key_is_refused(home: Path) -> None:
     with running(home, "--host", "0.0.0.0", "--port", "0") as process:
         code = process.wait(20)

@@ -25,6 +25,17 @@ def sentences(text: str) -> list[str]:
         ("| 假别 | 天数 |\n| 婚假 | 13 天 |", ["| 假别 | 天数 |", "| 婚假 | 13 天 |"]),
         ("姓名: 王芳\n工号: 1107", ["姓名: 王芳", "工号: 1107"]),
         ("Use v1.2.3 of kb.storage now", ["Use v1.2.3 of kb.storage now"]),
+        (
+            "This line was wrapped at some sixty characters by an editor\nand goes on here. Next.",
+            [
+                "This line was wrapped at some sixty characters by an editor\nand goes on here.",
+                "Next.",
+            ],
+        ),
+        (
+            "物料编码: LX-LD-21; 物料名称: 激光器组件; 库存数量: 4; 库位: B-01\n物料编码: LX-2",
+            ["物料编码: LX-LD-21; 物料名称: 激光器组件; 库存数量: 4; 库位: B-01", "物料编码: LX-2"],
+        ),
         ("", []),
         (" \n\n ", []),
     ],
