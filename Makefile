@@ -37,7 +37,7 @@ test: $(STAMP) lint browser  ## everything: check, API, page, examples and kill 
 	$(PYTEST) -ra
 
 check: $(STAMP) lint  ## before each commit: format, lint, types and unit tests, about a minute
-	$(PYTEST) -m "not slow and not browser"
+	$(PYTEST) -m "not slow and not browser" --ignore=tests/api
 
 fmt: $(STAMP)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .

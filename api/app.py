@@ -25,6 +25,7 @@ from kb.config import Settings
 from kb.errors import KBError
 from kb.records import KnowledgeBase
 from kb.storage.bases import list_bases
+from kb.terms import query_terms
 from kb.wiring import Services
 
 logger = logging.getLogger(__name__)
@@ -108,8 +109,9 @@ async def _running(services: Services, parts: Parts) -> AsyncIterator[None]:
 
 
 def _warm(services: Services, readiness: Readiness) -> None:
-    """Load the embedder and every index, so that the first question does not wait for them."""
+    """Load what answers need, so that the first question does not wait for it."""
     try:
+        query_terms("知识库就绪")  # the dictionary of Chinese words
         services.embedder.embed_query("ready")
         with services.database.read() as session:
             bases = list_bases(session)

@@ -121,6 +121,8 @@ def error_response(exc: Exception) -> JSONResponse:
     """Return the reply to any exception that a route let out."""
     if isinstance(exc, KBError):
         status = status_for(exc)
+        if status in (500, 503):  # the server's own trouble; 502 may quote what a model was sent
+            logger.warning("%s: %s", type(exc).__name__, exc)
         headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
         return JSONResponse(error_body(type(exc).__name__, str(exc)), status, headers)
     if isinstance(exc, HTTPError):
@@ -158,4 +160,6 @@ def _finding(finding: Mapping[str, Any]) -> str:
         where = where[1:]
     if finding["type"] == "json_invalid":
         return "body: not valid JSON"
+    if not where and finding["type"] in ("model_attributes_type", "missing"):
+        return "body: send a JSON object, with Content-Type: application/json"
     return f"{'.'.join(where) or 'body'}: {finding['msg'].removeprefix('Value error, ')}"

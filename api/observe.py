@@ -1,6 +1,7 @@
 """The outermost layer: safe headers on every reply, a count of it, and a net under every bug."""
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import error_response, log_bug
@@ -48,6 +49,8 @@ class Observe:
 
         try:
             await self.app(scope, receive, send_safely)
+        except ClientDisconnect:
+            return  # in the middle of its own request: nobody is left to answer
         except Exception as exc:
             if status:  # too late for another reply; the connection is cut, as it must be
                 log_bug(exc)

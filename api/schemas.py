@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kb.records import Channel, Document, KnowledgeBase, Source, Turn
+from kb.retrieve import MAX_QUESTION_CHARS
 from kb.storage.bases import BaseCounts
 
-MAX_QUESTION_CHARS = 10_000
 MAX_TURN_CHARS = 100_000
 MAX_TURNS = 100
 MAX_TOP_K = 100

@@ -88,7 +88,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":  # there are no websockets here
-            raise RuntimeError(f"unexpected {scope['type']!r} connection")
+            await send({"type": "websocket.close", "code": 1008})
+            return
         refused = refusal(scope, self.rules)
         answer = self.app if refused is None else error_response(refused)
         await answer(scope, receive, send)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from kb.errors import CancelledError, KBError
 from kb.records import IngestReport, KnowledgeBase
-from kb.storage.bases import find_base
+from kb.storage.bases import find_base, list_bases
 from kb.storage.blobs import Blobs
 from kb.storage.database import Database
 from kb.storage.jobs import (
@@ -30,6 +30,7 @@ from kb.storage.jobs import (
     JobState,
     beat,
     claim_upload,
+    drop_old_jobs,
     finish_job,
     mark_interrupted,
     new_owner,
@@ -128,6 +129,7 @@ class JobRunner:
     def _tidy(self) -> bool:
         with self._database.write() as session:
             mark_interrupted(session)
+            drop_old_jobs(session)
         self._blobs.drop_abandoned()
         return True
 
@@ -162,7 +164,10 @@ class JobRunner:
                 files=reporter.last_files(end.report),
             )
         logger.info("job %s: %s", job.id, end.state)
-        self._after_job(base)
+        with self._database.read() as session:
+            is_there = any(other.id == base.id for other in list_bases(session))
+        if is_there:  # else it was deleted meanwhile, and its index with it
+            self._after_job(base)
 
     def _sync(self, job: Job, base: KnowledgeBase, reporter: "_Reporter") -> "_End | None":
         """Run the sync; None means that the server stops and the job is to be resumed."""

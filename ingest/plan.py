@@ -5,7 +5,8 @@
     found files (disk)      ┘
 
 A file whose size, times and inode are the remembered ones is not read. One with other times is
-hashed: the same hash means untouched content. A new path with the hash of a document whose own
+hashed: the same hash means untouched content. A document that an older loader read is parsed
+again. A new path with the hash of a document whose own
 path is gone is a move.
 """
 
@@ -44,6 +45,7 @@ def make_plan(
     known: Sequence[KnownFile],
     found: Sequence[FoundFile],
     *,
+    unreadable: Sequence[str] = (),
     prune: bool,
     retry_failed: bool,
     loader_version: Callable[[str], str],
@@ -53,12 +55,13 @@ def make_plan(
     Args:
         known: what the database remembers of the source, or the part of it that is synced.
         found: the files that are there now.
+        unreadable: paths that are there but cannot be opened; never taken for removed.
         prune: whether known files that are gone are removed (or moved).
         retry_failed: whether remembered failures are parsed again.
         loader_version: gives the version of the loader that a path would be parsed by.
     """
     by_path = {file.path: file for file in known}
-    found_paths = {file.path for file in found}
+    found_paths = {file.path for file in found}.union(unreadable)
     gone = [file for file in known if file.path not in found_paths]
     movable = _by_hash(gone if prune else [])
 
@@ -72,17 +75,19 @@ def make_plan(
     for file in found:
         before = by_path.get(file.path)
         is_same_file = before and file.stat_key and file.stat_key == before.stat_key
-        if before and is_same_file and not before.error:
+        loader = loader_version(file.path)
+        is_newly_read = before is not None and before.loader in (None, loader)
+        if before and is_same_file and is_newly_read and not before.error:
             unchanged.append(before)
             continue
         content_hash = file.content_hash or (_hash(file) if before or movable else None)
-        if before and content_hash and content_hash == before.content_hash:
+        if before and is_newly_read and content_hash and content_hash == before.content_hash:
             touched.append((before, file))
         elif (
             before
             and before.error
             and not retry_failed
-            and before.failed_loader == loader_version(file.path)
+            and before.failed_loader == loader
             and (is_same_file or (content_hash and content_hash == before.failed_hash))
         ):
             failed.append(FailedFile(file.path, before.error))

@@ -1,6 +1,7 @@
 """What is in a folder: files with their paths, sizes and times. Reads names, never contents."""
 
 import os
+import stat
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from kb.errors import StorageError
 from kb.records import FailedFile
 
 # Lock and temporary files of office programs and systems, by the start of their names.
-_TEMPORARY_PREFIXES = ("~$", ".", "._")
+_TEMPORARY_PREFIXES = ("~$", ".")
 _TEMPORARY_NAMES = frozenset({"Thumbs.db", "desktop.ini"})
 # A file changed this recently may change again within the same time stamp: its times prove
 # nothing, so they are not remembered and the file is read again by the next sync.
@@ -41,8 +42,10 @@ class Scan:
     failed: tuple[FailedFile, ...]
 
 
-def scan(root: Path, below: str = "") -> Scan:
-    """List the files of ``root/below``; `below` may also name one file.
+def scan(root: Path, start: Path) -> Scan:
+    """List the files below `start`, which is `root`, a folder in it, or one file in it.
+
+    A start that is missing has no files.
 
     Hidden and temporary files and folders are left out. Symbolic links to files inside `root`
     are read; links that leave it are failures, and links to folders are not followed.
@@ -50,11 +53,13 @@ def scan(root: Path, below: str = "") -> Scan:
     Raises:
         StorageError: the folder cannot be listed.
     """
-    start = root / below if below else root
     real_root = root.resolve()
     files: list[FoundFile] = []
     failed: list[FailedFile] = []
-    entries = [start] if start.is_file() else _walk(start)
+    taken: set[str] = set()
+    if not start.exists():
+        return Scan((), ())
+    entries = _walk(start) if start.is_dir() else [start]
     for entry in entries:
         try:
             path = unicodedata.normalize("NFC", entry.relative_to(root).as_posix())
@@ -63,6 +68,11 @@ def scan(root: Path, below: str = "") -> Scan:
             shown = os.fsencode(entry.name).decode("utf-8", "replace")
             failed.append(FailedFile(shown, "the file name is not valid UTF-8; rename the file"))
             continue
+        if path in taken:
+            reason = "another file has this name in another Unicode form; rename one of them"
+            failed.append(FailedFile(f"{path} (2)", reason))
+            continue
+        taken.add(path)
         if entry.is_symlink() and not entry.resolve().is_relative_to(real_root):
             failed.append(FailedFile(path, "a link that leaves the folder is not followed"))
             continue
@@ -81,17 +91,18 @@ def scan(root: Path, below: str = "") -> Scan:
 
 def found_file(path: str, location: Path) -> FoundFile | None:
     """Return the record of one file; None for pipes, sockets and devices."""
-    import stat
-
     status = location.stat()
     if not stat.S_ISREG(status.st_mode):
         return None
-    return FoundFile(path, location, status.st_size, stat_key(location))
+    return FoundFile(path, location, status.st_size, _key(status))
 
 
 def stat_key(location: Path) -> str:
     """Return size, times and inode as text; equal keys mean equal bytes. "" proves nothing."""
-    status = location.stat()
+    return _key(location.stat())
+
+
+def _key(status: os.stat_result) -> str:
     if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _RACY_NS:
         return ""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
@@ -114,3 +125,21 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(_TEMPORARY_PREFIXES) or name in _TEMPORARY_NAMES
+
+
+def locate(root: Path, path: str) -> Path | None:
+    """Return where the file with this NFC path is; its name on disk may be in another form."""
+    place = root / path
+    if place.exists():
+        return place
+    place = root
+    for part in path.split("/"):
+        try:
+            names = os.listdir(place)
+        except OSError:
+            return None
+        found = [name for name in names if unicodedata.normalize("NFC", name) == part]
+        if not found:
+            return None
+        place = place / found[0]
+    return place

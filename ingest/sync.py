@@ -9,7 +9,6 @@ session. Work is batched across files, because embedding file by file starves th
 """
 
 import logging
-import os
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +21,12 @@ from ingest.parser import Parser
 from ingest.plan import Plan, hash_file, make_plan
 from ingest.prepare import prepare
 from ingest.scan import FoundFile, Scan, scan, stat_key
+from ingest.scope import Scope, folder_scope, outermost, store_root
 from ingest.splitter import SPLITTER
 from kb.embedder import Embedder
 from kb.errors import (
     CancelledError,
     ConfirmationNeededError,
-    InvalidInputError,
     LoadError,
 )
 from kb.failpoints import failpoint
@@ -36,15 +35,12 @@ from kb.storage.bases import (
     check_fulltext_version,
     check_versions,
     find_or_add_source,
-    list_sources,
 )
 from kb.storage.database import Database
 from kb.storage.documents import (
     KnownFile,
     MissingVectorsError,
     PreparedDocument,
-    adopt_source,
-    known_files,
     move_document,
     record_failure,
     record_unchanged,
@@ -108,24 +104,6 @@ class SyncParts:
     parser: Parser
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The part of a source that one sync is about: everything below `prefix`.
-
-    `prefix` is "", one file's path, or a folder's path that ends with "/". In a dry run the
-    source may not be stored yet; `inner` are the stored ones that it would take over, each with
-    its place inside.
-    """
-
-    source: Source
-    prefix: str = ""
-    inner: tuple[tuple[Source, str], ...] = ()
-
-    def holds(self, path: str) -> bool:
-        is_folder = not self.prefix or self.prefix.endswith("/")
-        return path.startswith(self.prefix) if is_folder else path == self.prefix
-
-
 @dataclass(slots=True)
 class _Tally:
     """What has happened so far; becomes the report."""
@@ -151,22 +129,21 @@ def sync_folders(
 ) -> IngestReport:
     """Make the documents below `paths` equal to the folders or files there.
 
+    All paths are planned and checked before the first is written.
+
     Raises:
-        InvalidInputError: a path does not exist and nothing is known of it.
+        InvalidInputError: a path does not exist and no document is known there.
         ConfirmationNeededError: a root is missing or empty, or more than half of a source
             would be removed, and `options.yes` is not set. Nothing was changed.
         CancelledError: `options.is_cancelled` said so; what was stored stays.
         VersionMismatchError, StorageError, EmbedderError
     """
-    check_versions(base, embedder=parts.embedder.spec, splitter=SPLITTER)
-    check_fulltext_version(base, FULLTEXT)
+    _check_base(parts, base)
     started = time.monotonic()
-    tally = _Tally()
-    for path in paths:
-        scope, root = _folder_scope(parts.database, base, path, options)
-        found = _scan_scope(scope, root)
-        _sync_scope(parts, base, scope, found, options, tally)
-    return _report(parts.database, base, options, tally, started)
+    work = [
+        _work(parts, folder_scope(parts.database, base, path), options) for path in outermost(paths)
+    ]
+    return _run(parts, base, work, options, started)
 
 
 def sync_uploads(
@@ -186,144 +163,51 @@ def sync_uploads(
     Raises:
         As `sync_folders`.
     """
-    check_versions(base, embedder=parts.embedder.spec, splitter=SPLITTER)
-    check_fulltext_version(base, FULLTEXT)
+    _check_base(parts, base)
     started = time.monotonic()
     with parts.database.write() as session:
         source = find_or_add_source(session, base.id, kind="upload", root="", label="")
-    prefix = unicodedata.normalize("NFC", root).rstrip("/") + "/" if root else ""
     if not root:
-        paths = {file.path for file in files}
-        known = [file for file in _known(parts.database, Scope(source)) if file.path in paths]
         options = replace(options, prune=False)
-    else:
-        known = _known(parts.database, Scope(source, prefix))
-    tally = _Tally()
-    scope = Scope(source, prefix)
-    _sync_known(parts, base, scope, known, Scan(tuple(files), ()), options, tally)
-    return _report(parts.database, base, options, tally, started)
+    prefix = unicodedata.normalize("NFC", root).rstrip("/") + "/" if root else ""
+    work = _work(parts, Scope(source, prefix), options, found=Scan(tuple(files), ()))
+    return _run(parts, base, [work], options, started)
 
 
-# Which part of which source
+def _check_base(parts: SyncParts, base: KnowledgeBase) -> None:
+    check_versions(base, embedder=parts.embedder.spec, splitter=SPLITTER)
+    check_fulltext_version(base, FULLTEXT)
 
 
-def _folder_scope(
-    database: Database, base: KnowledgeBase, path: Path, options: SyncOptions
-) -> tuple[Scope, Path]:
-    """Find the enclosing root of `path`, or make it a root; adopt roots that lie inside it."""
-    absolute = Path(os.path.abspath(path))
-    with database.read() as session:
-        sources = [s for s in list_sources(session, base.id) if s.kind == "folder"]
-    roots = {Path(source.root): source for source in sources}
-    enclosing = [root for root in roots if absolute.is_relative_to(root)]
-    if enclosing:
-        root = max(enclosing, key=lambda r: len(r.parts))
-        below = absolute.relative_to(root).as_posix()
-        below = "" if below == "." else unicodedata.normalize("NFC", below)
-        is_folder = below and not absolute.is_file()
-        return Scope(roots[root], below + "/" if is_folder else below), root
-    if not absolute.exists():
-        raise InvalidInputError("path", f"there is no file or folder {str(path)!r}")
-    root = absolute.parent if absolute.is_file() else absolute
-    label = path.parent if absolute.is_file() else path
-    inner = [
-        (source, Path(source.root).relative_to(root).as_posix() + "/")
-        for source in sources
-        if Path(source.root).is_relative_to(root)
-    ]
-    scope = Scope(
-        Source(id="", kb_id=base.id, kind="folder", root=str(root), label=_label(label)),
-        absolute.name if absolute.is_file() else "",
-        tuple((source, unicodedata.normalize("NFC", prefix)) for source, prefix in inner),
-    )
-    return (scope if options.dry_run else _make_root(database, base, scope)), root
+# Plan
 
 
-def _make_root(database: Database, base: KnowledgeBase, scope: Scope) -> Scope:
-    """Store a new source, which takes over the documents of the sources inside it."""
-    with database.write() as session:
-        source = find_or_add_source(
-            session, base.id, kind="folder", root=scope.source.root, label=scope.source.label
-        )
-        for inner, prefix in scope.inner:
-            adopt_source(session, inner, into=source, prefix=prefix)
-    return Scope(source, scope.prefix)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One scope with its plan, and the files that could not even be opened."""
+
+    scope: Scope
+    plan: Plan
+    unreadable: tuple[FailedFile, ...]
 
 
-def _label(path: Path) -> str:
-    label = os.path.normpath(path)
-    return "" if label == "." else label.rstrip("/") or "/"
-
-
-def _scan_scope(scope: Scope, root: Path) -> Scan:
-    start = root / scope.prefix
-    if not start.exists():
-        return Scan((), ())
-    return scan(root, scope.prefix)
-
-
-def _known(database: Database, scope: Scope) -> list[KnownFile]:
-    places = [(scope.source, "")] if scope.source.id else scope.inner
-    with database.read() as session:
-        known = [
-            replace(file, path=prefix + file.path)
-            for source, prefix in places
-            for file in known_files(session, source.id)
-        ]
-    return [file for file in known if scope.holds(file.path)]
-
-
-# One scope
-
-
-def _sync_scope(
-    parts: SyncParts,
-    base: KnowledgeBase,
-    scope: Scope,
-    found: Scan,
-    options: SyncOptions,
-    tally: _Tally,
-) -> None:
-    known = _known(parts.database, scope)
-    if not found.files and not found.failed and not known:
-        start = Path(scope.source.root, scope.prefix)
-        if not start.exists():
-            raise InvalidInputError("path", f"there is no file or folder {str(start)!r}")
-    _sync_known(parts, base, scope, known, found, options, tally)
-
-
-def _sync_known(
-    parts: SyncParts,
-    base: KnowledgeBase,
-    scope: Scope,
-    known: Sequence[KnownFile],
-    found: Scan,
-    options: SyncOptions,
-    tally: _Tally,
-) -> None:
+def _work(parts: SyncParts, scope: Scope, options: SyncOptions, found: Scan | None = None) -> _Work:
+    """Plan one scope, and stop if the plan looks like a mistake."""
+    known = scope.known(parts.database)
+    if found is None:
+        assert scope.location is not None, scope
+        found = scan(Path(scope.source.root), scope.location)
     plan = make_plan(
         known,
         found.files,
+        unreadable=[file.path for file in found.failed],
         prune=options.prune,
         retry_failed=options.retry_failed,
         loader_version=loader_version,
     )
     if not options.yes and not options.dry_run:
         _check_removals(scope, plan, known, found)
-    tally.bytes_total += sum(file.size_bytes for file in plan.to_parse)
-    tally.files_total += len(found.files)
-    _tally_plan(tally, plan, found)
-    if options.dry_run:
-        tally.changes["added"] += [file.path for file in plan.added]
-        tally.changes["changed"] += [file.path for file in plan.changed]
-        return
-    _write_moves(parts.database, scope.source, plan, tally)
-    for file in (*plan.unchanged, *(before for before, _ in plan.touched)):
-        _advance(options, tally, file.path, "unchanged")
-    for failed in (*plan.failed, *found.failed):
-        _advance(options, tally, failed.path, "failed", error=failed.error)
-    _Writer(parts, base, scope.source, plan, options, tally).run()
-    _write_removals(parts.database, base, plan, tally)
+    return _Work(scope, plan, found.failed)
 
 
 def _check_removals(scope: Scope, plan: Plan, known: Sequence[KnownFile], found: Scan) -> None:
@@ -336,22 +220,69 @@ def _check_removals(scope: Scope, plan: Plan, known: Sequence[KnownFile], found:
     if not found.files:
         raise ConfirmationNeededError(
             f"{place!r} is missing or empty, and {n_removed} of its documents are in the knowledge "
-            "base; repeat with --yes to remove them, or with --no-prune to keep them"
+            "base; say yes (--yes) to remove them, or keep them (--no-prune)"
         )
     if n_removed * 2 > n_ready:
         raise ConfirmationNeededError(
-            f"{n_removed} of {n_ready} documents of {place!r} are gone from the folder; repeat "
-            "with --yes to remove them, or with --no-prune to keep them"
+            f"{n_removed} of {n_ready} documents of {place!r} are gone from the folder; say "
+            "yes (--yes) to remove them, or keep them (--no-prune)"
         )
 
 
-def _tally_plan(tally: _Tally, plan: Plan, found: Scan) -> None:
-    tally.unchanged += len(plan.unchanged) + len(plan.touched)
-    tally.failed += [*plan.failed, *found.failed]
-    known = (*plan.unchanged, *(before for before, _ in plan.touched))
-    tally.empty += [file.path for file in known if file.status == "empty"]
+# Run
+
+
+def _run(
+    parts: SyncParts,
+    base: KnowledgeBase,
+    work: Sequence[_Work],
+    options: SyncOptions,
+    started: float,
+) -> IngestReport:
+    tally = _Tally()
+    for part in work:
+        _tally_plan(tally, part)
+    if options.dry_run:
+        for part in work:
+            tally.changes["added"] += [file.path for file in part.plan.added]
+            tally.changes["changed"] += [file.path for file in part.plan.changed]
+        return _report(base, tally, started)
+    for part in work:
+        scope = store_root(parts.database, base, part.scope)
+        _write_moves(parts.database, scope.source, part.plan)
+        _write_unreadable(parts.database, scope.source, part.unreadable)
+        _advance_settled(options, tally, part)
+        _Writer(parts, base, scope.source, part.plan, options, tally).run()
+        _write_removals(parts.database, base, part.plan, tally)
+    failpoint("sync.sweeping")
+    with parts.database.write() as session:
+        if not is_any_job_live(session, except_job=options.job_id):
+            sweep_embeddings(session)
+    return _report(base, tally, started)
+
+
+def _tally_plan(tally: _Tally, work: _Work) -> None:
+    plan = work.plan
+    settled = (*plan.unchanged, *(before for before, _ in plan.touched))
+    tally.bytes_total += sum(file.size_bytes for file in plan.to_parse)
+    tally.files_total += len(plan.to_parse) + len(plan.moved) + len(settled)
+    tally.files_total += len(plan.failed) + len(work.unreadable)
+    tally.unchanged += len(settled)
+    tally.failed += [*plan.failed, *work.unreadable]
+    tally.empty += [file.path for file in settled if file.status == "empty"]
     tally.changes["moved"] += [f"{before.path} → {file.path}" for before, file in plan.moved]
     tally.changes["removed"] += [file.path for file in plan.removed]
+
+
+def _advance_settled(options: SyncOptions, tally: _Tally, work: _Work) -> None:
+    """Report the files that need no parsing."""
+    plan = work.plan
+    for before in (*plan.unchanged, *(before for before, _ in plan.touched)):
+        _advance(options, tally, before.path, "unchanged")
+    for _, file in plan.moved:
+        _advance(options, tally, file.path, "unchanged")
+    for failed in (*plan.failed, *work.unreadable):
+        _advance(options, tally, failed.path, "failed", error=failed.error)
 
 
 def _advance(
@@ -379,7 +310,7 @@ def _advance(
     )
 
 
-def _write_moves(database: Database, source: Source, plan: Plan, tally: _Tally) -> None:
+def _write_moves(database: Database, source: Source, plan: Plan) -> None:
     for moves in _parts_of(plan.moved, ROWS_PER_WRITE):
         with database.write() as session:
             for before, file in moves:
@@ -402,6 +333,21 @@ def _write_moves(database: Database, source: Source, plan: Plan, tally: _Tally) 
                 record_unchanged(session, before.document_id, file.stat_key)
 
 
+def _write_unreadable(database: Database, source: Source, unreadable: Sequence[FailedFile]) -> None:
+    for files in _parts_of(unreadable, ROWS_PER_WRITE):
+        with database.write() as session:
+            for file in files:
+                record_failure(
+                    session,
+                    source,
+                    file.path,
+                    error=file.error,
+                    content_hash=None,
+                    loader="",
+                    stat_key="",
+                )
+
+
 def _write_removals(database: Database, base: KnowledgeBase, plan: Plan, tally: _Tally) -> None:
     for files in _parts_of(plan.removed, ROWS_PER_WRITE):
         failpoint("sync.removing")
@@ -411,14 +357,7 @@ def _write_removals(database: Database, base: KnowledgeBase, plan: Plan, tally: 
             )
 
 
-def _report(
-    database: Database, base: KnowledgeBase, options: SyncOptions, tally: _Tally, started: float
-) -> IngestReport:
-    if not options.dry_run:
-        failpoint("sync.sweeping")
-        with database.write() as session:
-            if not is_any_job_live(session, except_job=options.job_id):
-                sweep_embeddings(session)
+def _report(base: KnowledgeBase, tally: _Tally, started: float) -> IngestReport:
     return IngestReport(
         kb=base.name,
         added=len(tally.changes["added"]),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
 from kb.sentences import split_sentences as split_sentences
 from kb.spans import AnswerType, answer_type, find_span, has_candidate
-from kb.support import word_match
+from kb.support import question_parts, word_match
 from kb.terms import TermStats, content_words, index_terms
 
 MAX_SENTENCES = 3
@@ -87,8 +87,9 @@ class ExtractiveAnswerer:
 def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentence]:
     """Return the one to three sentences that answer best.
 
-    The best comes first; the others follow by passage, in reading order. Empty only if no
-    passage has any text but headings.
+    The best comes first; the others follow by passage, in reading order. A text that asks
+    several questions gets the best sentence for each. Empty only if no passage has any text
+    but headings.
     """
     sentences = [
         sentence
@@ -97,12 +98,17 @@ def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentenc
     ]
     if not sentences:
         return []
-    words = content_words(question)
-    rarities = _rarities(words, sentences)
-    kind = answer_type(question)
-    scores = [_score(s, rarities, kind, len(passages)) for s in sentences]
-    chosen = _select(sentences, scores, rarities)
-    return [sentences[i] for i in (chosen[0], *sorted(chosen[1:]))]
+    parts = question_parts(question)[:MAX_SENTENCES]
+    # Several questions get one sentence each, a single one what it needs.
+    limit = MAX_SENTENCES if len(parts) == 1 else 1
+    chosen: list[int] = []
+    for part in parts:
+        rarities = _rarities(content_words(part), sentences)
+        kind = answer_type(part)
+        scores = [_score(s, rarities, kind, len(passages)) for s in sentences]
+        best, *others = _select(sentences, scores, rarities, limit)
+        chosen += [best, *sorted(others)]
+    return [sentences[i] for i in dict.fromkeys(chosen)]
 
 
 def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
@@ -152,11 +158,16 @@ def _score(
         for word, rarity in rarities.items()
     )
     typed = kind is not None and has_candidate(sentence.text, kind)
-    return held / total + _TYPE_BONUS * typed + _RANK_BONUS * (1 - sentence.passage / n_passages)
+    score = held / total + _TYPE_BONUS * typed + _RANK_BONUS * (1 - sentence.passage / n_passages)
+    is_label = len(sentence.text) < 60 and _LABEL.match(sentence.text) is not None
+    return score * _LABEL_FACTOR if is_label else score
 
 
 def _select(
-    sentences: Sequence[Sentence], scores: Sequence[float], rarities: Mapping[str, float]
+    sentences: Sequence[Sentence],
+    scores: Sequence[float],
+    rarities: Mapping[str, float],
+    limit: int,
 ) -> list[int]:
     """Choose the best sentence, then those nearly as good or holding words not yet covered."""
     total = sum(rarities.values()) or 1.0
@@ -165,7 +176,7 @@ def _select(
     covered = {word for word in rarities if word_match(word, sentences[order[0]].own) == 1}
     texts = {sentences[order[0]].text}
     for i in order[1:]:
-        if len(chosen) == MAX_SENTENCES:
+        if len(chosen) == limit:
             break
         if sentences[i].text in texts:
             continue
@@ -179,8 +190,10 @@ def _select(
 
 
 def _span(question: str, chosen: Sequence[Sentence]) -> str | None:
-    """Return a short answer from the best sentence; a guess from further ones is none."""
-    return find_span(question, chosen[0].text, answer_type(question)) if chosen else None
+    """Return a short answer from the best sentence; several questions have none."""
+    if not chosen or len(question_parts(question)) > 1:
+        return None
+    return find_span(question, chosen[0].text, answer_type(question))
 
 
 def _unwrapped(piece: str) -> str:

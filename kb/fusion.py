@@ -15,6 +15,9 @@ RRF_K = 10
 # What dense earned beside lexical with the embedded default, on the same sets.
 DENSE_WEIGHT = 0.5
 
+# Less counts as none: sums of such weights vanish.
+MIN_WEIGHT = 1e-6
+
 # Below this share of letters the embedder knows, its ranking of the question is close to noise.
 MIN_KNOWN_SHARE = 0.8
 
@@ -62,7 +65,7 @@ def fuse(
     best = 0.0
     for channel, ranking in rankings.items():
         weight = weights.get(channel, 0.0)
-        if weight <= 0 or not ranking:
+        if weight < MIN_WEIGHT or not ranking:
             continue
         best += weight / (RRF_K + 1)
         for rank, chunk_id in enumerate(ranking, start=1):

@@ -276,6 +276,7 @@ class IndexView:
             .join(EmbeddingRow, ChunkRow.embedding_id == EmbeddingRow.id)
             .where(ChunkRow.kb_id == self._kb_id)
             .order_by(ChunkRow.id)
+            .execution_options(yield_per=_LOAD_ROWS)
         )
         for part in rows.partitions(_LOAD_ROWS):
             index.add(

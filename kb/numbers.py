@@ -45,6 +45,7 @@ def chinese_to_int(numeral: str) -> int | None:
     if all(c in _DIGITS for c in numeral):
         return int("".join(str(_DIGITS[c]) for c in numeral)) if numeral else None
     total = group = digit = 0
+    last_group = 0
     for c in numeral:
         if c in _DIGITS:
             digit = _DIGITS[c]
@@ -52,7 +53,12 @@ def chinese_to_int(numeral: str) -> int | None:
             group += (digit or 1) * _UNITS[c]
             digit = 0
         elif c in _GROUPS:
-            total = (total + group + digit) * _GROUPS[c]
+            below = group + digit
+            if below and _GROUPS[c] < last_group:
+                total += below * _GROUPS[c]  # 三亿|五千万: the 万 counts what stands before it
+            else:
+                total = (total + below) * _GROUPS[c]  # 三千万|亿
+            last_group = _GROUPS[c]
             group = digit = 0
         else:
             return None

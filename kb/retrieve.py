@@ -34,8 +34,7 @@ from kb.storage.database import Database
 from kb.storage.documents import display_name
 from kb.storage.fulltext import FullText
 from kb.storage.tables import ChunkRow, DocumentRow, DocumentVersionRow, SourceRow
-from kb.terms import TermStats
-from kb.terms import FULLTEXT
+from kb.terms import FULLTEXT, TermStats
 
 if TYPE_CHECKING:
     from kb.index import IndexView

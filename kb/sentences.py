@@ -18,6 +18,20 @@ _WRAPPED_WIDTH = 50
 _CONTINUES = re.compile(r"[ \t]*(?:[a-z(]|[\u3400-\u9fff](?![^\n]{0,20}[:：]))[^|\n]*(?:\n|$)")
 
 
+_PART = re.compile(r"[？?；;\n]+|(?:^|(?<=[：:，,。 ？?；;]))(?:[一二三四五]、|\d[.)、]\s)")
+
+
+def split_questions(text: str) -> list[str]:
+    """Return the questions that `text` asks, one if it does not plainly ask several.
+
+    Cut at question marks, semicolons and numbers of a list; words that announce a list (they
+    end with a colon) are left out.
+    """
+    parts = [part.strip(" ，,。") for part in _PART.split(text)]
+    parts = [part for part in parts if part and not part.endswith(("：", ":"))]
+    return parts if len(parts) > 1 else [text]
+
+
 def split_sentences(text: str) -> list[tuple[int, int]]:
     """Return the ``(start, end)`` of the sentences of `text`, in order, without outer space.
 

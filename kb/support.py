@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from kb.fusion import knows_scripts
 from kb.records import EmbedderSpec, Hit
-from kb.sentences import split_sentences
+from kb.sentences import split_questions, split_sentences
 from kb.terms import TermStats, content_words, index_terms, is_han, name_words, pairs
 
 # On the held-out halves: refuses 86 % of the unanswerable questions of `zh_unans` and 2 % of the
@@ -91,6 +91,22 @@ def support(
         spec: the embedder of the hits' base; without it cosines are ignored.
     """
     stats = stats or TermStats()
+    parts = question_parts(question)
+    chances = [_support(part, hits, stats, spec) for part in parts]
+    if len(parts) > 1:  # enough if the parts are answered one by one
+        return max(_support(question, hits, stats, spec), sum(chances) / len(chances))
+    return chances[0]
+
+
+def question_parts(question: str) -> list[str]:
+    """Return the questions in `question` that can be looked up alone, or the whole."""
+    parts = [part for part in split_questions(question) if content_words(part)]
+    return parts if len(parts) > 1 else [question]
+
+
+def _support(
+    question: str, hits: Sequence[Hit], stats: TermStats, spec: EmbedderSpec | None
+) -> float:
     rarities = {word: stats.rarity(word) for word in content_words(question)}
     if not rarities:
         return 0.0

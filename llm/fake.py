@@ -55,7 +55,9 @@ class FakeChatModel(BaseChatModel):
             if run_manager:
                 run_manager.on_llm_new_token(piece, chunk=chunk)
             yield chunk
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata=_usage(messages, text)))
+        yield ChatGenerationChunk(
+            message=AIMessageChunk(content="", usage_metadata=_usage(messages, text))
+        )
 
     def _pieces(self, messages: list[BaseMessage], stop: list[str] | None) -> Iterator[str]:
         self.prompts.append(messages)

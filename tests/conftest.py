@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 LOOPBACK = ("127.", "::1", "localhost")
 
-# Timings of a busy machine are no failures.
-settings.register_profile("quiet", deadline=None)
+# Timings of a busy machine are no failures. In CI the examples are the same in every run.
+settings.register_profile(
+    "quiet",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("quiet")
 
 

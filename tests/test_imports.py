@@ -278,10 +278,11 @@ def run_kb(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def filled_home(home: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def filled_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder whose knowledge base `handbook` holds one document."""
-    note = tmp_path / "leave.txt"
+    home = tmp_path_factory.mktemp("filled")
+    note = tmp_path_factory.mktemp("notes") / "leave.txt"
     note.write_text("满五年的员工每年有十天年假。", encoding="utf-8")
     with Services.open(Settings(home=home), embedder=FakeEmbedder()) as services:
         base = services.create_base("handbook")

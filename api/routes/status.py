@@ -65,10 +65,11 @@ def metrics(parts: ServerParts) -> PlainTextResponse:
 
 @router.get("/info")
 def info(parts: ServerParts) -> dict[str, Any]:
-    """Return the version, and who writes the answers."""
+    """Return the version, who writes the answers, and how much one upload may hold."""
     model = parts.chain.answerer.model
     note_zh, note_en = NOTES.get(model, NOTES[""])
     return {
         "version": __version__,
         "answerer": {"model": model, "note_zh": note_zh, "note_en": note_en},
+        "max_upload_bytes": parts.settings.max_upload_mb * 2**20,
     }

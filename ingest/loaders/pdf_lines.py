@@ -35,6 +35,7 @@ _ADDRESS = re.compile(r"[@/_]")
 _RUNNING_LINES = 2  # at each end of a page
 _MAX_RUNNING_CHARS = 200
 _PAGE_WORDS = re.compile(r"page|seite|第|页|頁|共|of|[^\w]|\d", re.IGNORECASE)
+_MIN_HEADER_CHARS = 8
 _MAX_PAGE_OFFSET = 2000  # printed page number against the page's index
 
 
@@ -61,7 +62,7 @@ def _dehyphenate(match: re.Match[str]) -> str:
 
 
 def drop_running_lines(pages: list[list[str]]) -> list[list[str]]:
-    """Keep headers, footers and page numbers that come on many pages on their first page only."""
+    """Keep headers and footers that come on many pages on the first only, page numbers nowhere."""
     seen: Counter[tuple[str, int | None]] = Counter()
     for number, lines in enumerate(pages):
         for i in _edges(lines):
@@ -74,7 +75,7 @@ def drop_running_lines(pages: list[list[str]]) -> list[list[str]]:
         dropped = set()
         for i in _edges(lines):
             keys = running & _running_keys(lines[i], number)
-            if keys & shown:
+            if keys & shown or any(_is_bare_number(rest) for rest, _ in keys):
                 dropped.add(i)
             shown |= keys
         kept.append([line for i, line in enumerate(lines) if i not in dropped])
@@ -92,12 +93,16 @@ def _running_keys(line: str, page: int) -> set[tuple[str, int | None]]:
         return keys
     for match in re.finditer(r"\d{1,5}", line):
         rest = line[: match.start()] + "\0" + line[match.end() :]
-        words = _PAGE_WORDS.sub("", rest)
+        n_words = len(_PAGE_WORDS.sub("", rest))
         offset = int(match[0]) - page
         # "Record 2" on page 2 is content: other words must be many enough to be a header.
-        if abs(offset) <= _MAX_PAGE_OFFSET and (not words or len(words) >= 8):
+        if abs(offset) <= _MAX_PAGE_OFFSET and (n_words == 0 or n_words >= _MIN_HEADER_CHARS):
             keys.add((rest, offset))
     return keys
+
+
+def _is_bare_number(rest: str) -> bool:
+    return "\0" in rest and not _PAGE_WORDS.sub("", rest)
 
 
 def join_lines(lines: list[str], alone: Collection[int]) -> Iterator[Paragraph]:

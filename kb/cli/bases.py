@@ -2,7 +2,7 @@
 
 import click
 
-from kb.cli.edge import Edge, json_option, pass_edge, print_json, shown, yes_option
+from kb.cli.edge import Edge, confirm, json_option, pass_edge, print_json, shown, yes_option
 from kb.storage.bases import count_base, find_base, list_bases
 
 
@@ -53,15 +53,17 @@ def list_(edge: Edge, as_json: bool) -> None:
 @click.command(epilog="Example:  kb delete old-handbook --yes")
 @click.argument("name")
 @yes_option
+@json_option
 @pass_edge
-def delete(edge: Edge, name: str, yes: bool) -> None:
+def delete(edge: Edge, name: str, yes: bool, as_json: bool) -> None:
     """Delete the knowledge base NAME with everything in it. Files in folders stay."""
     with edge.services.database.read() as session:
         base = find_base(session, name)
         counts = count_base(session, base.id)
     if not yes:
-        click.confirm(
-            f"delete {base.name!r} with {counts.documents} documents?", abort=True, err=True
-        )
+        confirm(f"delete {base.name!r} with {counts.documents} documents?")
     edge.services.delete_base(base)
-    click.echo(f"deleted {base.name}")
+    if as_json:
+        print_json({"id": base.id, "name": base.name, "documents": counts.documents})
+    else:
+        click.echo(f"deleted {base.name}")

@@ -2,7 +2,16 @@
 
 import click
 
-from kb.cli.edge import Edge, json_option, kb_option, pass_edge, print_json, shown, yes_option
+from kb.cli.edge import (
+    Edge,
+    confirm,
+    json_option,
+    kb_option,
+    pass_edge,
+    print_json,
+    shown,
+    yes_option,
+)
 from kb.records import Document
 from kb.storage.bases import find_base
 from kb.storage.documents import (
@@ -81,8 +90,9 @@ def show(edge: Edge, document: str, kb: str, chunks: bool, as_json: bool) -> Non
 @click.argument("document")
 @kb_option()
 @yes_option
+@json_option
 @pass_edge
-def remove(edge: Edge, document: str, kb: str, yes: bool) -> None:
+def remove(edge: Edge, document: str, kb: str, yes: bool, as_json: bool) -> None:
     """Remove DOCUMENT (id, path or name) with all its versions; stored answers are redacted.
 
     A file that is still in an ingested folder comes back with the next `kb ingest`.
@@ -92,11 +102,14 @@ def remove(edge: Edge, document: str, kb: str, yes: bool) -> None:
         base = find_base(session, kb)
         found = find_document(session, base, document)
     if not yes:
-        click.confirm(f"remove {found.name!r}?", abort=True, err=True)
+        confirm(f"remove {found.name!r}?")
     with services.database.write() as session:
         n_chunks = remove_documents(session, base.id, [found.id])
     services.clean_up()
-    click.echo(f"removed {shown(found.name)} ({n_chunks} chunks)")
+    if as_json:
+        print_json({"id": found.id, "name": found.name, "chunks": n_chunks})
+    else:
+        click.echo(f"removed {shown(found.name)} ({n_chunks} chunks)")
 
 
 def _as_dict(document: Document) -> dict[str, object]:

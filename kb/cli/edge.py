@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kb.errors import KBError
+
 if TYPE_CHECKING:
     from kb.config import Settings
     from kb.wiring import Services
@@ -73,3 +75,13 @@ def print_json(value: Any) -> None:
 def shown(text: str) -> str:
     """Return text safe for a terminal: control characters are replaced."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def confirm(question: str) -> None:
+    """Ask before something is lost.
+
+    Raises:
+        KBError: the answer was no.
+    """
+    if not click.confirm(question, err=True):
+        raise KBError("not confirmed; nothing was changed")

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,10 @@ from kb.records import IngestReport, KnowledgeBase
 
 if TYPE_CHECKING:
     from ingest.sync import Progress, SyncOptions
+    from kb.storage.jobs import JobProgress, JobState
     from kb.wiring import Services
 
-# Half of the age at which a silent job counts as dead.
+# A third of the age at which a silent job counts as dead.
 HEARTBEAT_S = 10.0
 # Paths shown of each kind; the rest is counted.
 SHOWN_PATHS = 20
@@ -77,13 +78,19 @@ def run_sync(
         base = services.planned_base(kb) if options.dry_run else services.create_base(kb)
     if options.dry_run:
         return sync_folders(services.sync_parts, base, paths, options)
-    with _job(services, base) as (job_id, is_cancelled), _progress_bar() as show:
+    with _job(services, base) as job, _progress_bar() as show:
+
+        def note(progress: "Progress") -> None:
+            job.progress = progress
+            show(progress)
+
         report = sync_folders(
             services.sync_parts,
             base,
             paths,
-            replace(options, job_id=job_id, progress=show, is_cancelled=is_cancelled),
+            replace(options, job_id=job.id, progress=note, is_cancelled=job.cancelled.is_set),
         )
+        job.report = report
         _save_index(services, base)
     return report
 
@@ -96,32 +103,42 @@ def _save_index(services: "Services", base: KnowledgeBase) -> None:
         click.echo(f"warning: {exc}", err=True)
 
 
+@dataclass(slots=True)
+class _RunningJob:
+    """This sync as a job: what its heartbeat tells other processes, and what they ask of it."""
+
+    id: str
+    owner: str
+    cancelled: threading.Event
+    progress: "Progress | None" = None
+    report: IngestReport | None = None
+
+
 @contextmanager
-def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, Callable[[], bool]]]:
+def _job(services: "Services", base: KnowledgeBase) -> Iterator[_RunningJob]:
     """Register the sync as a job with a heartbeat, so that other processes know of it."""
-    from kb.storage.jobs import beat, create_job, finish_job, mark_interrupted, new_owner
+    from kb.storage.jobs import create_job, finish_job, mark_interrupted, new_owner
 
     owner = new_owner()
     with services.database.write() as session:
         mark_interrupted(session)
-        job = create_job(session, base.id, "ingest", owner=owner)
+        created = create_job(session, base.id, "ingest", owner=owner)
+    job = _RunningJob(created.id, owner, threading.Event())
     stopped = threading.Event()
-    cancelled = threading.Event()
 
     def keep_alive() -> None:
         while not stopped.wait(HEARTBEAT_S):
             # A heartbeat that cannot be written (a full disk) is tried again; the sync itself
             # meets the same trouble and says so.
-            with suppress(StorageError), services.database.write() as session:
-                current = beat(session, job.id, owner)
-                if current is not None and current.cancel_asked:
-                    cancelled.set()
+            with suppress(StorageError):
+                _beat(services, job)
 
     thread = threading.Thread(target=keep_alive, name="job-heartbeat", daemon=True)
     thread.start()
-    state, error = "failed", None
+    state: JobState = "failed"
+    error = None
     try:
-        yield job.id, cancelled.is_set
+        yield job
         state = "done"
     except (KeyboardInterrupt, CancelledError):
         state = "cancelled"
@@ -133,7 +150,38 @@ def _job(services: "Services", base: KnowledgeBase) -> Iterator[tuple[str, Calla
         stopped.set()
         thread.join(timeout=HEARTBEAT_S)
         with suppress(StorageError), services.database.write() as session:
-            finish_job(session, job.id, owner, state=state, error=error)  # type: ignore[arg-type]
+            finish_job(
+                session,
+                job.id,
+                owner,
+                state=state,
+                error=error,
+                report=job.report.to_dict() if job.report else None,
+                progress=_job_progress(job.progress),
+            )
+
+
+def _beat(services: "Services", job: _RunningJob) -> None:
+    from kb.storage.jobs import beat
+
+    with services.database.write() as session:
+        current = beat(session, job.id, job.owner, progress=_job_progress(job.progress))
+    if current is not None and current.cancel_asked:
+        job.cancelled.set()
+
+
+def _job_progress(progress: "Progress | None") -> "JobProgress | None":
+    from kb.storage.jobs import JobProgress
+
+    if progress is None:
+        return None
+    return JobProgress(
+        bytes_done=progress.bytes_done,
+        bytes_total=progress.bytes_total,
+        files_done=progress.files_done,
+        files_total=progress.files_total,
+        chunks=progress.chunks,
+    )
 
 
 @contextmanager

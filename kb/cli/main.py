@@ -71,10 +71,7 @@ def run(arguments: list[str] | None = None, edge: Any = None) -> int:
     """Run one command and return its exit code; `edge` replaces the real services in tests."""
     try:
         result = cli.main(arguments, prog_name="kb", standalone_mode=False, obj=edge)
-    except click.exceptions.Abort:
-        click.echo("interrupted; what was stored so far stays", err=True)
-        return 130
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted; what was stored so far stays", err=True)
         return 130
     except click.ClickException as exc:

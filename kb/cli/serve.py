@@ -46,6 +46,7 @@ def serve(edge: Edge, host: str | None, port: int | None) -> int:
             log_config=None,  # logging is set up already
             access_log=False,
             server_header=False,
+            ws="none",
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
         server = uvicorn.Server(config)

@@ -82,6 +82,7 @@ class KnownFile:
     error: str | None
     failed_hash: str | None
     failed_loader: str | None
+    loader: str | None  # of the good version; None where there is no text
 
 
 # Writing
@@ -282,7 +283,7 @@ def move_document(
 
     `stat_key` None keeps what is remembered of the file's times.
     """
-    _remove_rows(
+    remove_documents(
         session,
         source.kb_id,
         session.scalars(
@@ -354,7 +355,13 @@ def known_files(session: Session, source_id: str) -> list[KnownFile]:
             DocumentRow.error,
             DocumentRow.failed_hash,
             DocumentRow.failed_loader,
-        ).where(DocumentRow.source_id == source_id)
+            DocumentVersionRow.loader,
+        )
+        .outerjoin(
+            DocumentVersionRow,
+            and_(DocumentVersionRow.document_id == DocumentRow.id, DocumentVersionRow.is_current),
+        )
+        .where(DocumentRow.source_id == source_id)
     )
     return [KnownFile(*row) for row in rows]
 

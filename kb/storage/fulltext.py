@@ -3,7 +3,7 @@
 Terms come from `kb.terms`, storage and BM25 from FTS5 (`kb.storage.sqlite`). A question is never
 read as FTS5 syntax: each of its terms is looked up as a quoted string.
 
-BM25 pays for every posting it reads, about 1.2 µs each, so a query looks its rarest terms up
+BM25 pays for every posting it reads, about 1.5 µs each, so a query looks its rarest terms up
 first and stops at `POSTING_BUDGET`. In a base of a few thousand chunks that leaves nothing out;
 in one of 100,000 it drops what says least.
 """
@@ -19,9 +19,9 @@ from kb.terms import TermStats, content_words, index_terms, is_han, is_single, p
 COMMON_SHARE = 0.4
 # In a base of a few chunks a share means nothing: no term is common below this many chunks.
 COMMON_MIN_CHUNKS = 50
-# Chunks read per query, over all terms: 6,000 keep a query near 8 ms at 100,000 chunks, and
+# Chunks read per query, over all terms: 4,000 keep a query below 10 ms at 100,000 chunks, and
 # recall on the development sets (about 1,000 chunks each) is that of no limit.
-POSTING_BUDGET = 6_000
+POSTING_BUDGET = 4_000
 MAX_QUERY_TERMS = 64
 # Terms whose frequency is asked for: bounds the work for a question of 100,000 characters.
 MAX_CANDIDATE_TERMS = 512

@@ -15,10 +15,10 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from kb.errors import JobNotFoundError
@@ -30,6 +30,8 @@ FileState = Literal["queued", "done", "failed", "empty", "unchanged"]
 
 RESUMABLE_STATES: tuple[JobState, ...] = ("queued", "running")
 HEARTBEAT_LIFETIME_S = 30.0
+# Finished jobs are kept for looking at; a folder drop of thousands has as many rows.
+JOB_LIFETIME_DAYS = 7
 # The table has no column for the class of a failure, so it travels with the options.
 _ERROR_TYPE = "error_type"
 
@@ -355,6 +357,20 @@ def mark_interrupted(session: Session, *, now: float | None = None) -> int:
         .values(
             state="interrupted",
             error="its process stopped before it was done; run the same `kb ingest` to go on",
+        )
+        .returning(JobRow.id)
+    )
+    return len(found.all())
+
+
+def drop_old_jobs(session: Session, *, now: datetime | None = None) -> int:
+    """Forget jobs that ended long ago, with the state of their files; returns how many."""
+    oldest = (now or datetime.now(UTC)) - timedelta(days=JOB_LIFETIME_DAYS)
+    found = session.execute(
+        delete(JobRow)
+        .where(
+            JobRow.state.not_in(RESUMABLE_STATES),
+            JobRow.created_at < oldest.isoformat(timespec="microseconds"),
         )
         .returning(JobRow.id)
     )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
@@ -32,7 +32,10 @@ MAX_VALUES = 10_000
 def make_engine(path: str) -> Engine:
     """Return an engine whose connections are set up; nothing is opened yet."""
     engine = create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+        # Built from parts: a path may hold "?" or "#", which mean something in a URL.
+        URL.create("sqlite", database=path),
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        hide_parameters=True,  # a logged traceback must not hold questions or document text
     )
     event.listen(engine, "connect", _set_up_connection)
     event.listen(engine, "begin", _begin)
@@ -46,7 +49,7 @@ def _set_up_connection(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # NORMAL in WAL mode: a power cut may lose the last commits, never consistency.
     connection.execute("PRAGMA synchronous = NORMAL")
-    # Removed text must not stay readable in free pages.
+    # Removed rows are overwritten in the file. (Terms of full text go when FTS5 next merges.)
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA cache_size = -65536")  # 64 MiB
 
@@ -197,10 +200,15 @@ def fulltext_ids(session: Session, kb_id: str) -> set[int]:
 
 
 def check_fulltext(session: Session, kb_id: str) -> str | None:
-    """Run FTS5's own integrity check; return its complaint, None when sound."""
+    """Run FTS5's own integrity check; return its complaint, None when sound.
+
+    SQLite spells the check as an INSERT, so the session must be a writing one.
+    """
     table = _fulltext_table(kb_id)
     try:
         session.execute(text(f"INSERT INTO {table}({table}) VALUES ('integrity-check')"))
+    except OperationalError:
+        raise  # locked, read-only, full: no damage
     except SQL_ERRORS as exc:
         return str(exc.orig)
     return None

@@ -1,6 +1,8 @@
 """Uploading, listing, reading and removing documents over HTTP."""
 
 import os
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,16 @@ def test_a_bad_change_is_refused(shared: Any, body: dict[str, Any], field: str) 
     assert reply.status_code == 422
     assert field in reply.json()["error"]["message"]
     assert shared.client.get(f"/kb/{shared.handbook}").json()["name"] == "手册"
+
+
+def test_a_threshold_that_is_no_number_is_refused(shared: Any) -> None:
+    reply = shared.client.patch(
+        f"/kb/{shared.handbook}",
+        content=b'{"support_threshold": NaN}',
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert reply.status_code == 422
 
 
 def test_an_upload_is_answered_with_a_job_that_makes_documents(
@@ -366,6 +378,33 @@ def test_bad_upload_options_are_refused(shared: Any, query: dict[str, Any], fiel
 
     assert reply.status_code == 422
     assert field in reply.json()["error"]["message"]
+
+
+def test_a_client_that_leaves_midway_leaves_nothing_behind(
+    shared: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shared.services.blobs.folder
+    before = sorted(os.listdir(folder))
+    url = shared.real.base_url
+    head = (
+        f"POST /kb/{shared.handbook}/documents HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n"
+        f"Content-Type: {FORM}\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    beginning = part(b'name="files"; filename="a.txt"', b"x" * 100_000, end=b"")
+
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(head.encode() + beginning)
+        wait_until(lambda: len(os.listdir(folder)) > len(before))
+    wait_until(lambda: sorted(os.listdir(folder)) == before)
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_full_disk_stops_an_upload_with_a_clear_reason(

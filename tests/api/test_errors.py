@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from api.app import create_app
 from api.errors import STATUS, describe, status_for, status_for_name
@@ -126,6 +127,22 @@ def test_trouble_with_the_disk_says_when_to_come_back(failing: FastAPI) -> None:
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) > 0
     assert reply.json()["error"] == {"type": "StorageError", "message": "the disk is full"}
+
+
+@pytest.mark.parametrize("type_", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_that_is_not_declared_as_json_says_what_to_send(
+    client: TestClient, type_: str
+) -> None:
+    """Nor may it be: a page elsewhere can send these types without being asked first."""
+    reply = client.post("/kb", content=b'{"name": "x"}', headers={"Content-Type": type_})
+
+    assert reply.status_code == 422
+    assert "Content-Type: application/json" in reply.json()["error"]["message"]
+
+
+def test_a_websocket_is_closed(client: TestClient) -> None:
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/kb"):
+        pass
 
 
 def test_an_error_event_hides_a_bug_and_shows_the_rest(caplog: pytest.LogCaptureFixture) -> None:

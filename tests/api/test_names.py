@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.uploads import MAX_PATH_CHARS, display_path
 from kb.errors import InvalidInputError
@@ -70,6 +72,17 @@ def test_a_display_path_is_its_own_display_path() -> None:
         assert display_path(once) == once
         assert not os.path.isabs(once)
         assert ".." not in once.split("/")
+
+
+@given(st.text(max_size=200))
+def test_no_text_becomes_a_path_that_leads_out(name: str) -> None:
+    shown = display_path(name)
+
+    assert display_path(shown) == shown
+    assert not os.path.isabs(shown)
+    assert not {"", ".", ".."} & set(shown.split("/")) or not shown
+    assert not [c for c in shown if c == "\\" or ord(c) < 32]
+    shown.encode("utf-8")
 
 
 def test_a_file_name_too_long_to_show_is_refused() -> None:

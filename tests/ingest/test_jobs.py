@@ -157,6 +157,13 @@ def wait(services: Services, job_id: str, *, state: str = "", timeout_s: float =
         time.sleep(0.02)
 
 
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def contents(services: Services, base: KnowledgeBase) -> list[tuple[object, ...]]:
     """Return everything a reader can see of a base: paths, states, texts and chunk spans."""
     with services.database.read() as session:
@@ -314,6 +321,7 @@ def test_a_running_job_can_be_cancelled(
     assert "cancelled" in (job.error or "")
 
 
+@pytest.mark.slow
 def test_stopping_leaves_a_running_job_to_be_resumed_with_the_same_result(
     open_services: Callable[..., Services], run: Callable[..., JobRunner], tmp_path: Path
 ) -> None:
@@ -425,20 +433,26 @@ def test_a_job_whose_bytes_are_gone_says_so(
 
 
 def test_deleting_the_knowledge_base_ends_its_job(
-    open_services: Callable[..., Services], run: Callable[..., JobRunner]
+    open_services: Callable[..., Services],
+    run: Callable[..., JobRunner],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     embedder = GatedEmbedder()
     services = open_services(embedder)
     doomed, other = services.create_base("doomed"), services.create_base("other")
-    run(services)
+    tidied: list[str] = []
+    run(services, after_job=lambda base: tidied.append(base.name))
     queue(services, doomed, documents_text(20))
     assert embedder.reached.wait(60)
 
     services.delete_base(doomed)
     embedder.gate.set()
     job = wait(services, queue(services, other, documents_text(1)))
+    wait_until(lambda: bool(tidied))
 
     assert job.state == "done"
+    assert tidied == ["other"]
+    assert "stumbled" not in caplog.text
 
 
 def test_two_servers_share_a_queue(

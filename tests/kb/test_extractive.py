@@ -75,6 +75,12 @@ def test_a_question_in_two_parts_gets_a_sentence_for_each() -> None:
     assert "自习室周一上午闭馆整理。" in texts
 
 
+def test_each_of_several_questions_gets_its_sentence() -> None:
+    draft = drafted("一、成人能借几册？二、自习室何时闭馆？", LIBRARY)
+    assert draft.text == "成人读者每次最多借阅八册图书。自习室周一上午闭馆整理。"
+    assert draft.answer_span is None
+
+
 def test_wrapped_lines_are_joined_in_the_answer() -> None:
     english = make_passages(
         "The condenser of the large machine must be defrosted after\neach batch."

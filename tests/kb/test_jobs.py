@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from kb.storage.bases import find_base
 from kb.storage.database import Database
 from kb.storage.jobs import (
     HEARTBEAT_LIFETIME_S,
+    JOB_LIFETIME_DAYS,
     Job,
     JobFile,
     JobKind,
@@ -23,6 +25,7 @@ from kb.storage.jobs import (
     claim_upload,
     count_jobs,
     create_job,
+    drop_old_jobs,
     find_job,
     finish_job,
     is_any_job_live,
@@ -295,6 +298,22 @@ def test_a_dead_ingest_is_marked_and_a_dead_upload_is_not(database: Database, kb
     assert read(database, ingest.id).state == "interrupted"
     assert "kb ingest" in (read(database, ingest.id).error or "")
     assert read(database, upload.id).state == "running"
+
+
+def test_jobs_that_ended_long_ago_are_forgotten(database: Database, kb_id: str) -> None:
+    ended, waiting = new_job(database, kb_id, owner="me"), new_job(database, kb_id)
+    with database.write() as session:
+        finish_job(session, ended.id, "me", state="done")
+    in_a_week = datetime.now(UTC) + timedelta(days=JOB_LIFETIME_DAYS, minutes=1)
+
+    with database.write() as session:
+        n_now = drop_old_jobs(session)
+        n_later = drop_old_jobs(session, now=in_a_week)
+
+    assert (n_now, n_later) == (0, 1)
+    with database.read() as session:
+        assert [job.id for job in list_jobs(session)] == [waiting.id]
+        assert len(find_job(session, waiting.id).files) == 2
 
 
 def test_jobs_are_listed_oldest_first_and_counted(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.sentences import split_sentences
+from kb.sentences import split_questions, split_sentences
 
 
 def sentences(text: str) -> list[str]:
@@ -50,3 +50,18 @@ def test_nothing_but_white_space_is_lost(text: str) -> None:
     assert all(left[1] <= right[0] for left, right in itertools.pairwise(spans))
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
     assert all(piece == piece.strip() and piece for piece in sentences(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "questions"),
+    [
+        ("年假有几天？", ["年假有几天？"]),
+        ("请回答两个问题：一、谁管门禁？二、几点下班？", ["谁管门禁", "几点下班"]),
+        ("Who built it? When?", ["Who built it", "When"]),
+        ("1. Who built it? 2. When was that?", ["Who built it", "When was that"]),
+        ("一、二号线的首班车几点？", ["一、二号线的首班车几点？"]),
+        ("", [""]),
+    ],
+)
+def test_several_questions_are_told_apart(text: str, questions: list[str]) -> None:
+    assert split_questions(text) == questions
