@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from api.errors import HTTPError
 from api.uploads import display_path
+from ingest.scan import locate
 from kb.errors import NotFoundError
 from kb.records import Document, KnowledgeBase, Source
 from kb.storage.bases import list_sources
@@ -85,4 +86,6 @@ def _failed_hash(session: Session, document: Document) -> str | None:
 
 def _path(blobs: Blobs, source: Source, document: Document, sha256: str) -> Path:
     # Neither part of a folder's path comes from a client: both were found on this disk.
-    return blobs.path(sha256) if source.kind == "upload" else Path(source.root, document.path)
+    if source.kind == "upload":
+        return blobs.path(sha256)
+    return locate(Path(source.root), document.path) or Path(source.root, document.path)

@@ -115,6 +115,7 @@ def fingerprint(home: Path) -> tuple[list[str], list[str]]:
     """Return what the knowledge base holds, and what `kb verify` says against it."""
 
     from ingest.fake import FakeEmbedder
+    from ingest.splitter import SPLITTER
     from kb.config import Settings
     from kb.storage.bases import find_base
     from kb.storage.documents import list_chunks, list_documents
@@ -123,7 +124,7 @@ def fingerprint(home: Path) -> tuple[list[str], list[str]]:
 
     rows: list[str] = []
     with Services.open(Settings(home=home), embedder=FakeEmbedder()) as services:
-        report = verify(services.database, services.retriever, services.blobs)
+        report = verify(services.database, services.retriever, services.blobs, splitter=SPLITTER)
         with services.database.read() as session:
             base = find_base(session, "kill")
             documents, _ = list_documents(session, base.id, limit=100_000)

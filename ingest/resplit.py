@@ -75,4 +75,14 @@ def _resplit_base(parts: SyncParts, base: KnowledgeBase) -> None:
         vectors = parts.embedder.embed_array([texts[key] for key in missing])
         with parts.database.write() as session:
             store_embeddings(session, base.embedder_id, dict(zip(missing, vectors, strict=True)))
+            row = session.get(DocumentRow, document_id)
+            current = session.scalar(
+                select(DocumentVersionRow.id).where(
+                    DocumentVersionRow.document_id == document_id, DocumentVersionRow.is_current
+                )
+            )
+            if row is None or current != version.id:
+                continue  # changed or removed meanwhile; its new text was split by this version
+            failure = (row.error, row.failed_hash, row.failed_loader)
             write_document(session, base, sources[document.source_id], prepared)
+            row.error, row.failed_hash, row.failed_loader = failure

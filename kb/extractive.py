@@ -30,7 +30,7 @@ MAX_PASSAGE_CHARS = 8_000
 _CONTEXT_CREDIT = 0.4
 # What holding a candidate of the asked type is worth, and the first passage over the last.
 _TYPE_BONUS = 0.15
-# A title or the line before a list names the subject and tells nothing.
+# A title, a table's header or the line before a list names the subject and tells nothing.
 _LABEL_FACTOR = 0.5
 _RANK_BONUS = 0.15
 # A further sentence must score this share of the best, or bring this share of new words.
@@ -50,14 +50,17 @@ _WRAP = re.compile(r"(?<=[\u2e80-\uffef])[ \t]*\n\s*(?=[\u2e80-\uffef])|(\s*\n\s
 class Sentence:
     """A sentence of passage number `passage` (from 0), ``document_text[start:end]``.
 
-    `text` is the same with the breaks of wrapped lines taken out. `own` and `context` are the
-    terms of the sentence and of what it depends on.
+    `text` is the same with the breaks of wrapped lines taken out. `is_heading` is a heading in
+    the document, `is_label` what looks like a title. `own` and `context` are the terms of the
+    sentence and of what it depends on.
     """
 
     passage: int
     start: int
     end: int
     text: str
+    is_heading: bool
+    is_label: bool
     own: frozenset[str]
     context: frozenset[str]
 
@@ -88,14 +91,15 @@ def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentenc
     """Return the one to three sentences that answer best.
 
     The best comes first; the others follow by passage, in reading order. A text that asks
-    several questions gets the best sentence for each. Empty only if no passage has any text
-    but headings.
+    several questions gets the best sentence for each. Empty only if no passage has any word.
     """
-    sentences = [
+    found = [
         sentence
         for index, passage in enumerate(passages[:MAX_PASSAGES])
         for sentence in _sentences(index, passage)
     ]
+    # A heading says what the next sentences are about, and is in their context already.
+    sentences = [sentence for sentence in found if not sentence.is_heading] or found
     if not sentences:
         return []
     parts = question_parts(question)[:MAX_SENTENCES]
@@ -123,16 +127,22 @@ def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
         own = frozenset(index_terms(piece).split())
         if not own:
             continue  # a ruler, the line under a table's header
-        if _HEADING.match(piece) or (chunk.heading and piece in chunk.heading):
-            continue  # says what the next sentences are about, and is in `heading` already
         is_row = _TABLE_ROW.match(piece) is not None
         context = heading | (header if is_row and header is not None else before)
-        if is_row and header is None:
+        is_header = is_row and header is None
+        if is_header:
             header = own
         elif not is_row:
             header = None
         yield Sentence(
-            index, chunk.start + start, chunk.start + end, _unwrapped(piece), own, context
+            passage=index,
+            start=chunk.start + start,
+            end=chunk.start + end,
+            text=_unwrapped(piece),
+            is_heading=_HEADING.match(piece) is not None or piece in chunk.heading,
+            is_label=is_header or (len(piece) < 60 and _LABEL.match(piece) is not None),
+            own=own,
+            context=context,
         )
         before = own
 
@@ -159,8 +169,7 @@ def _score(
     )
     typed = kind is not None and has_candidate(sentence.text, kind)
     score = held / total + _TYPE_BONUS * typed + _RANK_BONUS * (1 - sentence.passage / n_passages)
-    is_label = len(sentence.text) < 60 and _LABEL.match(sentence.text) is not None
-    return score * _LABEL_FACTOR if is_label else score
+    return score * _LABEL_FACTOR if sentence.is_label else score
 
 
 def _select(

@@ -8,7 +8,7 @@ database in the end; what is gone there is dropped and the search widened.
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ from kb.errors import InvalidInputError, VersionMismatchError
 from kb.fusion import channel_weights, fuse
 from kb.protocols import Vectors
 from kb.records import (
-    Channel,
     ChannelScores,
     Chunk,
     Hit,
@@ -39,7 +38,7 @@ from kb.terms import FULLTEXT, TermStats
 if TYPE_CHECKING:
     from kb.index import IndexView
 
-# Candidates asked of each channel: measured in dify#35482 as a floor; a wider net costs little.
+# Candidates asked of each channel: more than any usual top_k, and a wider net costs little.
 CANDIDATES = 50
 # Texts of documents kept in memory, by version; versions never change.
 CACHED_TEXT_CHARS = 32_000_000
@@ -80,30 +79,28 @@ class Retriever:
     def search(self, question: Question) -> Retrieval:
         """Return the `top_k` best hits over all of the question's knowledge bases.
 
+        Candidates of several bases are pooled by score before they are fused: cosines of one
+        embedder compare; BM25 scores do roughly, since rarity is counted in each base.
+
         Raises:
             InvalidInputError: the question is empty or too long, or top_k out of range.
             KnowledgeBaseNotFoundError, VersionMismatchError, EmbedderError
         """
         check_question(question)
         with self._database.read() as session:
-            bases = tuple(
-                {base.id: base for base in (find_base(session, kb) for kb in question.kbs)}.values()
-            )
-        found: list[tuple[Hit, Passage]] = []
-        stats = TermStats()
-        for base in bases:
-            check_fulltext_version(base, FULLTEXT)
-            found += self._search_base(base, question)
-            with self._database.read() as session:
-                stats += FullText(session, base.id).stats(question.text)
-        # Scores share one scale; ties keep the order of the bases.
-        found.sort(key=lambda pair: -pair[0].score)
-        hits = [replace(hit, rank=rank) for rank, (hit, _) in enumerate(found[: question.top_k], 1)]
-        passages = tuple(
-            Passage(number=hit.rank, hit=hit, pages=passage.pages)
-            for hit, (_, passage) in zip(hits, found, strict=False)
+            found = (find_base(session, kb) for kb in question.kbs)
+            bases = tuple({base.id: base for base in found}.values())
+            for base in bases:
+                check_fulltext_version(base, FULLTEXT)
+            stats = {base.id: FullText(session, base.id).stats(question.text) for base in bases}
+        weights = {base.id: _weights(question, base, stats[base.id]) for base in bases}
+        passages = self._passages(question, bases, weights)
+        return Retrieval(
+            hits=tuple(passage.hit for passage in passages),
+            passages=passages,
+            stats=sum(stats.values(), TermStats()),
+            bases=bases,
         )
-        return Retrieval(hits=tuple(hits), passages=passages, stats=stats, bases=bases)
 
     def open(self, base: KnowledgeBase) -> int:
         """Load a base's vector index now; return its number of chunks."""
@@ -131,29 +128,50 @@ class Retriever:
         with self._lock:
             self._views.pop(kb_id, None)
 
-    # One base
-
-    def _search_base(self, base: KnowledgeBase, question: Question) -> list[tuple[Hit, Passage]]:
-        weights = _weights(question.channel, question.text, base)
-        vector = self._embed(base, question.text) if weights["dense"] else None
+    def _passages(
+        self,
+        question: Question,
+        bases: Sequence[KnowledgeBase],
+        weights: Mapping[str, Mapping[str, float]],
+    ) -> tuple[Passage, ...]:
+        vectors = self._embed(question.text, [b for b in bases if weights[b.id]["dense"]])
+        strongest = {
+            channel: max((weights[base.id][channel] for base in bases), default=0.0)
+            for channel in ("dense", "lexical")
+        }
         depth = max(CANDIDATES, 2 * question.top_k)
         while True:
-            rankings = self._candidates(base, question.text, weights, vector, depth)
-            fused = fuse({name: list(scores) for name, scores in rankings.items()}, weights)
-            found = self._read_back(base, fused, rankings, question.top_k)
-            was_exhausted = all(len(scores) < depth for scores in rankings.values())
-            if len(found) >= question.top_k or was_exhausted:
-                return found
+            scores: dict[str, dict[int, float]] = {"dense": {}, "lexical": {}}
+            was_exhausted = True
+            for base in bases:
+                vector = vectors.get(base.id)
+                for channel, found in self._candidates(
+                    base, question.text, weights[base.id], vector, depth
+                ).items():
+                    scores[channel].update(found)
+                    was_exhausted = was_exhausted and len(found) < depth
+            rankings = {
+                channel: sorted(found, key=lambda id_, f=found: -f[id_])  # type: ignore[misc]
+                for channel, found in scores.items()
+            }
+            passages = self._read_back(bases, fuse(rankings, strongest), scores, question.top_k)
+            if len(passages) >= question.top_k or was_exhausted:
+                return passages
             depth *= 4  # chunks have gone since the index was read: look further
 
-    def _embed(self, base: KnowledgeBase, text: str) -> Vectors:
-        if self._embedder.spec.identity != base.embedder.identity:
-            raise VersionMismatchError(
-                f"knowledge base {base.name!r} was built with the embedder "
-                f"{base.embedder.identity!r}, not {self._embedder.spec.identity!r}; search it "
-                "with `--channel lexical`, or ingest its folder into a new one"
-            )
-        return np.asarray(self._embedder.embed_query(text), dtype=np.float32)
+    def _embed(self, text: str, bases: Sequence[KnowledgeBase]) -> dict[str, Vectors]:
+        """Return the question's vector for each of these bases, embedded once."""
+        if not bases:
+            return {}
+        for base in bases:
+            if self._embedder.spec.identity != base.embedder.identity:
+                raise VersionMismatchError(
+                    f"knowledge base {base.name!r} was built with the embedder "
+                    f"{base.embedder.identity!r}, not {self._embedder.spec.identity!r}; search "
+                    "it with `--channel lexical`, or ingest its folder into a new one"
+                )
+        vector = np.asarray(self._embedder.embed_query(text), dtype=np.float32)
+        return {base.id: vector for base in bases}
 
     def _candidates(
         self,
@@ -163,51 +181,52 @@ class Retriever:
         vector: Vectors | None,
         depth: int,
     ) -> dict[str, dict[int, float]]:
-        """Return chunk ids with scores for each channel that has a say, best first."""
-        rankings: dict[str, dict[int, float]] = {}
+        """Return chunk ids with scores for each channel that has a say."""
+        scores: dict[str, dict[int, float]] = {}
         if vector is not None:
-            rankings["dense"] = dict(self.view(base).search(vector, depth))
+            scores["dense"] = dict(self.view(base).search(vector, depth))
         if weights["lexical"]:
             with self._database.read() as session:
-                rankings["lexical"] = dict(FullText(session, base.id).search(text, depth))
-        return rankings
+                scores["lexical"] = dict(FullText(session, base.id).search(text, depth))
+        return scores
 
     def _read_back(
         self,
-        base: KnowledgeBase,
+        bases: Sequence[KnowledgeBase],
         fused: Sequence[tuple[int, float]],
-        rankings: Mapping[str, Mapping[int, float]],
+        scores: Mapping[str, Mapping[int, float]],
         top_k: int,
-    ) -> list[tuple[Hit, Passage]]:
+    ) -> tuple[Passage, ...]:
         """Read the best `top_k` chunks that still exist."""
-        found: list[tuple[Hit, Passage]] = []
+        names = {base.id: base.name for base in bases}
+        passages: list[Passage] = []
         with self._database.read() as session:
             for first in range(0, len(fused), top_k):
                 part = fused[first : first + top_k]
-                rows = self._rows(session, base.id, [chunk_id for chunk_id, _ in part])
+                rows = self._rows(session, list(names), [chunk_id for chunk_id, _ in part])
                 for chunk_id, score in part:
-                    if chunk_id not in rows or len(found) == top_k:
+                    if chunk_id not in rows or len(passages) == top_k:
                         continue
                     chunk, document, pages = rows[chunk_id]
                     hit = Hit(
-                        rank=len(found) + 1,
+                        rank=len(passages) + 1,
                         score=score,
-                        kb=base.name,
+                        kb=names[chunk.kb_id],
                         document=document,
                         chunk=chunk,
                         channels=ChannelScores(
-                            dense=rankings.get("dense", {}).get(chunk_id),
-                            lexical=rankings.get("lexical", {}).get(chunk_id),
+                            dense=scores["dense"].get(chunk_id),
+                            lexical=scores["lexical"].get(chunk_id),
                             rerank=None,
                         ),
                     )
-                    found.append((hit, Passage(number=hit.rank, hit=hit, pages=pages)))
-                if len(found) == top_k:
+                    passages.append(Passage(number=hit.rank, hit=hit, pages=pages))
+                if len(passages) == top_k:
                     break
-        return found
+        return tuple(passages)
 
     def _rows(
-        self, session: Session, kb_id: str, chunk_ids: Sequence[int]
+        self, session: Session, kb_ids: Sequence[str], chunk_ids: Sequence[int]
     ) -> dict[int, tuple[Chunk, str, tuple[int, ...]]]:
         rows = session.execute(
             select(ChunkRow, DocumentRow.path, SourceRow, DocumentVersionRow.id)
@@ -216,7 +235,7 @@ class Retriever:
             .join(DocumentVersionRow, DocumentVersionRow.document_id == DocumentRow.id)
             .where(
                 ChunkRow.id.in_(chunk_ids),
-                ChunkRow.kb_id == kb_id,
+                ChunkRow.kb_id.in_(kb_ids),
                 DocumentVersionRow.is_current,
             )
         )
@@ -277,7 +296,10 @@ def check_question(question: Question) -> None:
         raise InvalidInputError("kbs", "name at least one knowledge base")
 
 
-def _weights(channel: Channel, question: str, base: KnowledgeBase) -> dict[str, float]:
-    if channel == "hybrid":
-        return channel_weights(question, base.embedder)
-    return {"dense": float(channel == "dense"), "lexical": float(channel == "lexical")}
+def _weights(question: Question, base: KnowledgeBase, stats: TermStats) -> dict[str, float]:
+    if question.channel == "hybrid":
+        return channel_weights(question.text, base.embedder, stats=stats)
+    return {
+        "dense": float(question.channel == "dense"),
+        "lexical": float(question.channel == "lexical"),
+    }

@@ -56,7 +56,9 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _WIDE = str.maketrans({"+": "＋", "#": "＃"})
 _HAN_ONLY = re.compile(rf"[{_HAN}]+$")
-_QUANTITY = re.compile("(?!几何|几乎|幾何|幾乎)[几幾哪].?$|多[久长長大高远遠深重宽寬快](?:时间|時間)?$")
+_QUANTITY = re.compile(
+    "(?!几何|几乎|幾何|幾乎)[几幾哪].?$|多[久长長大高远遠深重宽寬快](?:时间|時間)?$"
+)
 # What is read of a question; a page pasted into it has about 3,000 characters.
 MAX_QUESTION_CHARS = 20_000
 _MAX_TERM = 64  # longer "words" are base64, hashes and rulers of dashes

@@ -68,21 +68,31 @@ class VerifyReport:
         }
 
 
-def verify(database: Database, retriever: Retriever, blobs: Blobs) -> VerifyReport:
-    """Check everything; changes nothing."""
+def verify(
+    database: Database, retriever: Retriever, blobs: Blobs, *, splitter: str
+) -> VerifyReport:
+    """Check everything; changes nothing. `splitter` is the version that ingest uses."""
     problems: list[Problem] = []
+    with database.write() as session:  # FTS5 spells its check as a write
+        for base in list_bases(session):
+            if complaint := sqlite.check_fulltext(session, base.id):
+                problems.append(Problem("fulltext", f"{base.name}: {complaint}"))
     with database.read() as session:
         problems += [Problem("database", detail) for detail in sqlite.is_intact(session)]
         bases = list_bases(session)
         for base in bases:
-            problems += _check_versions(base)
+            problems += _check_versions(base, splitter)
             problems += _check_documents(session, base)
             problems += _check_fulltext(session, base)
         problems += _check_blobs(session, blobs)
         documents = session.scalar(select(func.count()).select_from(DocumentRow)) or 0
         chunks = session.scalar(select(func.count()).select_from(ChunkRow)) or 0
     for base in bases:
-        problems += _check_index(database, base, retriever.view(base))
+        view = retriever.view(base)
+        # An ingest may have committed between the two readings: only a lasting difference counts.
+        if found := list(_check_index(database, base, view)):
+            found = list(_check_index(database, base, view))
+        problems += found
     if not problems:
         # The upgraded database has proven itself: its backup may go.
         database.backup_path.unlink(missing_ok=True)
@@ -92,7 +102,7 @@ def verify(database: Database, retriever: Retriever, blobs: Blobs) -> VerifyRepo
 def repair(database: Database, retriever: Retriever, problems: Sequence[Problem]) -> list[str]:
     """Make full text and snapshots again where `problems` name them; return what was done.
 
-    Problems with the splitter's version need the embedder and are repaired by ingest.
+    An outdated splitter is the business of `ingest.resplit`, which needs the embedder.
     """
     done: list[str] = []
     with database.read() as session:
@@ -109,7 +119,9 @@ def repair(database: Database, retriever: Retriever, problems: Sequence[Problem]
     return done
 
 
-def _check_versions(base: KnowledgeBase) -> Iterator[Problem]:
+def _check_versions(base: KnowledgeBase, splitter: str) -> Iterator[Problem]:
+    if base.splitter != splitter:
+        yield Problem("splitter-version", f"{base.name}: split by {base.splitter!r}")
     if base.fulltext != FULLTEXT:
         yield Problem("fulltext-version", f"{base.name}: made by {base.fulltext!r}")
 
@@ -155,7 +167,7 @@ def _check_documents(session: Session, base: KnowledgeBase) -> Iterator[Problem]
             if version is not None and end != len(version.text):
                 yield Problem("offsets", f"{where}: chunks end at {end} of {len(version.text)}")
         if version is not None:
-            session.expunge(version)  # keep one text in memory, not all
+            session.expunge(version)  # so that texts do not pile up in the session
 
 
 def _check_fulltext(session: Session, base: KnowledgeBase) -> Iterator[Problem]:
@@ -171,8 +183,6 @@ def _check_fulltext(session: Session, base: KnowledgeBase) -> Iterator[Problem]:
             f"{base.name}: {len(chunk_ids - indexed)} chunks missing, "
             f"{len(indexed - chunk_ids)} too many",
         )
-    if complaint := sqlite.check_fulltext(session, base.id):
-        yield Problem("fulltext", f"{base.name}: {complaint}")
 
 
 def _check_blobs(session: Session, blobs: Blobs) -> Iterator[Problem]:
@@ -209,7 +219,10 @@ def _check_index(database: Database, base: KnowledgeBase, view: IndexView) -> It
 
 
 def _remake_fulltext(database: Database, base: KnowledgeBase) -> None:
-    """Fill the full text from stored chunks, in one transaction: searches see old or new."""
+    """Fill the full text from stored chunks, in one transaction: searches see old or new.
+
+    Other writers wait meanwhile, so that no document can slip between reading and writing.
+    """
     with database.write() as session:
         fulltext = FullText(session, base.id)
         fulltext.clear()

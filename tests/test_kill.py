@@ -14,7 +14,7 @@ from benchmarks.kill_ingest import run_round
         ("sync.writing", 1, 0.0),
         ("sync.removing", 0, 0.0),
         ("index.renamed", 0, 0.0),
-        ("", 0, 1.5),
+        ("", 0, 1.2),
     ],
 )
 def test_an_interrupted_ingest_run_again_equals_an_uninterrupted_one(
@@ -23,4 +23,4 @@ def test_an_interrupted_ingest_run_again_equals_an_uninterrupted_one(
     result = run_round(tmp_path / "docs", place, passes, n_files=14, is_real=False, wait_s=wait_s)
 
     assert result.problems == ()
-    assert result.was_killed or not place
+    assert result.was_killed

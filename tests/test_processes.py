@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.splitter import SPLITTER
 from kb.records import Question
 from kb.storage.bases import find_base
 from kb.storage.documents import list_documents
@@ -71,7 +72,7 @@ def test_two_ingest_while_a_third_searches_and_nothing_is_lost(tmp_path: Path) -
     with open_services(home) as services:
         with services.database.read() as session:
             _, total = list_documents(session, find_base(session, "shared").id)
-        report = verify(services.database, services.retriever, services.blobs)
+        report = verify(services.database, services.retriever, services.blobs, splitter=SPLITTER)
         hits = services.retriever.search(Question("设备 59", ("shared",), 5)).hits
     assert total == 120
     assert report.problems == ()

@@ -122,7 +122,7 @@ def _services(edge: Edge) -> "Iterator[Services]":
         with Services.open(settings, embedder=edge.services.embedder) as services:
             yield services
     finally:
-        shutil.rmtree(parent, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _embedded_strings(services: "Services", kb_id: str) -> tuple[list[str], int]:

@@ -17,16 +17,21 @@ def verify(edge: Edge, repair: bool, as_json: bool) -> int:
     from dataclasses import replace
 
     from ingest.resplit import resplit
+    from ingest.splitter import SPLITTER
     from kb import verify as verification
 
     services = edge.services
-    report = verification.verify(services.database, services.retriever, services.blobs)
+    report = verification.verify(
+        services.database, services.retriever, services.blobs, splitter=SPLITTER
+    )
     done: list[str] = []
     if repair:
         done += resplit(services.sync_parts)
         done += verification.repair(services.database, services.retriever, report.problems)
         report = replace(
-            verification.verify(services.database, services.retriever, services.blobs),
+            verification.verify(
+                services.database, services.retriever, services.blobs, splitter=SPLITTER
+            ),
             repaired=tuple(done),
         )
     if as_json:

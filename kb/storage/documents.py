@@ -8,7 +8,7 @@ or embedded; the transaction checks that the vectors it needs exist.
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -344,7 +344,7 @@ def _remove_rows(session: Session, kb_id: str, document_ids: Sequence[str]) -> i
 
 def known_files(session: Session, source_id: str) -> list[KnownFile]:
     """Return what is remembered of every file of a source."""
-    rows = session.execute(
+    rows: Iterable[Any] = session.execute(
         select(
             DocumentRow.id,
             DocumentRow.source_id,

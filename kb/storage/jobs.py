@@ -32,8 +32,6 @@ RESUMABLE_STATES: tuple[JobState, ...] = ("queued", "running")
 HEARTBEAT_LIFETIME_S = 30.0
 # Finished jobs are kept for looking at; a folder drop of thousands has as many rows.
 JOB_LIFETIME_DAYS = 7
-# The table has no column for the class of a failure, so it travels with the options.
-_ERROR_TYPE = "error_type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +298,7 @@ def finish_job(
     row.state = state
     row.report = None if report is None else dict(report)
     row.error = error
-    if error_type is not None:
-        row.options = {**row.options, _ERROR_TYPE: error_type}
+    row.error_type = error_type
     if progress is not None:
         row.progress = progress.to_dict()
     _update_files(session, job_id, files)
@@ -403,11 +400,11 @@ def _job(row: JobRow, files: tuple[JobFile, ...] = ()) -> Job:
         state=row.state,  # type: ignore[arg-type]
         owner=row.owner,
         cancel_asked=row.cancel_asked,
-        options={key: value for key, value in row.options.items() if key != _ERROR_TYPE},
+        options=row.options,
         progress=JobProgress(**row.progress),
         report=row.report,
         error=row.error,
-        error_type=row.options.get(_ERROR_TYPE),
+        error_type=row.error_type,
         created_at=row.created_at,
         files=files,
     )

@@ -210,6 +210,7 @@ class JobRow(Base):
     progress: Mapped[dict[str, Any]] = mapped_column(JSON)
     report: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     error: Mapped[str | None] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(Text)  # the class of the failure
     created_at: Mapped[str] = mapped_column(Text)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ingest.scan import FoundFile
+from ingest.splitter import SPLITTER
 from ingest.sync import SyncOptions, sync_folders, sync_uploads
 from kb.errors import (
     CancelledError,
@@ -77,7 +78,7 @@ def _contents(services: Services, base: KnowledgeBase) -> dict[str, str]:
 
 
 def _assert_sound(services: Services) -> None:
-    report = verify(services.database, services.retriever, services.blobs)
+    report = verify(services.database, services.retriever, services.blobs, splitter=SPLITTER)
     assert report.problems == ()
 
 

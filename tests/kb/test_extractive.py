@@ -101,6 +101,12 @@ def test_the_same_sentence_is_not_said_twice() -> None:
     assert len(choose_sentences("年假有几天？", passages)) == 1
 
 
+def test_headings_answer_only_where_there_is_nothing_else() -> None:
+    text = "## 除霜\n每批以后除霜。"
+    assert drafted("何时除霜？", make_passages(text)).text == "每批以后除霜。"
+    assert drafted("何时除霜？", make_passages("## 除霜")).text == "## 除霜"
+
+
 def test_passages_without_sentences_give_an_empty_answer() -> None:
     assert drafted("年假有几天？", make_passages("|---|", "***")).text == ""
 

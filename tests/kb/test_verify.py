@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text, update
 
 from ingest.resplit import resplit
+from ingest.splitter import SPLITTER
 from kb.records import KnowledgeBase, Question
 from kb.storage import sqlite
 from kb.storage.tables import ChunkRow, DocumentRow, EmbeddingRow, KnowledgeBaseRow
@@ -31,7 +32,7 @@ def base(services: Services) -> KnowledgeBase:
 
 
 def _verify(services: Services) -> VerifyReport:
-    return verify(services.database, services.retriever, services.blobs)
+    return verify(services.database, services.retriever, services.blobs, splitter=SPLITTER)
 
 
 def _kinds(services: Services) -> set[str]:

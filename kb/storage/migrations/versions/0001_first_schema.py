@@ -120,6 +120,7 @@ def upgrade() -> None:
         sa.Column("progress", sa.JSON(), nullable=False),
         sa.Column("report", sa.JSON(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error_type", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Text(), nullable=False),
         sa.CheckConstraint("kind IN ('ingest', 'upload')", name=op.f("ck_job_kind")),
         sa.CheckConstraint(
