@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kb.cli.edge import Edge, json_option, pass_edge, print_json
+from kb.cli.machine import print_machine
 from kb.errors import InvalidInputError, KnowledgeBaseNotFoundError
 from kb.evaluate import (
     CorpusDocument,
@@ -55,7 +56,7 @@ COLUMNS = (
 )
 
 
-@click.command(epilog="Example:  kb eval ../shared/data/qa --sets zh_cmrc,en_squad")
+@click.command(epilog="Example:  kb eval QA_FOLDER --sets zh_cmrc,en_squad")
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @click.option("--sets", help="Only these sets, separated by commas.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many questions per set.")
@@ -68,6 +69,7 @@ def evaluate(edge: Edge, folder: str, sets: str | None, limit: int | None, as_js
     into $KB_HOME/eval and kept there for the next run.
     """
     chosen = _chosen(find_sets(Path(folder)), sets)
+    print_machine()
     measured: dict[str, Figures] = {}
     if not as_json:
         click.echo(_row("set", [heading for heading, _ in COLUMNS]))

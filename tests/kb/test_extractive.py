@@ -144,6 +144,9 @@ def test_the_question_tells_the_type_of_its_answer(question: str, kind: str | No
         ("Who built the bridge?", "The bridge was built by John Rennie.", "John Rennie"),
         ("Who built it?", "Nobody knows.", None),
         ("为什么停机？", "停机 3 小时。", None),
+        ("浓度低到多少会报警？", "浓度低于百分之十九点五时报警。", "百分之十九点五"),
+        ("每周几天远程办公？", "须在前一天 16:00 以前批准。", None),
+        ("王芳的工号是多少？", "王芳：质量部，工号LX1107。", "LX1107"),
         ("2009年发生了什么？", "2009年成立。", None),
     ],
 )

@@ -1,0 +1,33 @@
+"""One line that says on what a figure was measured."""
+
+import os
+import platform
+from importlib.metadata import version
+
+import click
+
+
+def print_machine() -> None:
+    """Print processor, cores, memory and the versions that matter for speed, on stderr."""
+    import psutil
+
+    memory_gb = psutil.virtual_memory().total / 2**30
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("local-kb", "torch", "faiss-cpu", "sqlalchemy")
+    )
+    click.echo(
+        f"{_processor()}, {os.cpu_count()} cores, {memory_gb:.0f} GB; "
+        f"Python {platform.python_version()}, {versions}",
+        err=True,
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
