@@ -26,7 +26,7 @@ import ingest
 from ingest.loaders import loader_version
 from ingest.loaders.base import ParseLimits
 from ingest.parser_child import MEGABYTE, write_message
-from kb.errors import CorruptFileError, LimitExceededError, LoadError
+from kb.errors import CancelledError, CorruptFileError, LimitExceededError, LoadError
 from kb.records import Heading, LoadedDocument
 
 __all__ = ["ParseLimits", "Parser"]
@@ -66,6 +66,7 @@ class Parser:
         self._limits = limits
         self._lock = threading.Lock()  # held from request to answer; guards `_child`
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_closing = False
 
     def __enter__(self) -> Self:
         return self
@@ -91,10 +92,16 @@ class Parser:
 
         Raises:
             LoadError: the file cannot be read; the message is for its owner.
+            CancelledError: `close` was called meanwhile.
         """
         request = {"path": str(path.absolute()), "name": name, "limits": asdict(self._limits)}
         with self._lock:
-            answer = self._ask(request)
+            try:
+                answer = self._ask(request)
+            except LoadError:
+                self._stop_if_closing()
+                raise
+            self._stop_if_closing()
         if "error" in answer:
             if "trace" in answer:
                 logger.debug("parsing a %s file failed:\n%s", path.suffix, answer["trace"])
@@ -102,9 +109,22 @@ class Parser:
         return _document(answer["document"], name)
 
     def close(self) -> None:
-        """End the child; a later `load` starts another."""
+        """End the child, at once: a file that it is parsing ends in `CancelledError`.
+
+        A later `load` starts another.
+        """
+        self._is_closing = True
+        child = self._child
+        if child is not None:
+            child.kill()  # before the lock, which a slow file may hold for minutes
         with self._lock:
+            self._is_closing = False
             self._end_child()
+
+    def _stop_if_closing(self) -> None:
+        """Whatever a child that `close` killed seems to say of its file is not true."""
+        if self._is_closing:
+            raise CancelledError("stopped while a file was parsed")
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         try:

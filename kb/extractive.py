@@ -35,7 +35,7 @@ _LABEL_FACTOR = 0.5
 _RANK_BONUS = 0.15
 # A further sentence must score this share of the best, or bring this share of new words.
 _KEEP_SHARE = 0.8
-_NEW_WORDS = 9
+_NEW_WORDS = 0.2
 
 _HEADING = re.compile(r"#{1,6}\s")
 _TABLE_ROW = re.compile(r"\s*\||.+ \| ")

@@ -23,9 +23,13 @@ _UNITS = (
     "[KMGT]i?B|ms|[smhgVWL]|kg|mm|cm|km|kW|Hz|dB|M?Pa|°C|℃|ml|"
     "平方公尺|層|條|種|張|臺|輛|間|項|篇|屆|隻|顆|級|歲|個|天|週|萬|億"
 )
+# Not a part of a code ("LX1107"), of a time ("16:00"), or of an ordinal (第五条).
+_ALONE = r"(?<![A-Za-z0-9.\-第:：])"
 _NUMBER_ZH = re.compile(
-    rf"百分之[{_NUMERAL}点]+|(?<![A-Za-z0-9.\-第:：])(?:\d[\d,]*(?:\.\d+)?[万亿萬億千百]*|(?!一(?:{_UNITS}))[{_NUMERAL}]+)(?:多|余|餘|来)?"
-    rf"\s?(?:{_UNITS})(?![A-Za-z])|(?<![A-Za-z0-9.\-第:：])\d[\d,]*(?:\.\d+)?(?![:：\d]|[A-Za-z]\d)\s?[%％]?"
+    rf"百分之[{_NUMERAL}点]+"
+    rf"|{_ALONE}(?:\d[\d,]*(?:\.\d+)?[万亿萬億千百]*|(?!一(?:{_UNITS}))[{_NUMERAL}]+)(?:多|余|餘|来)?"
+    rf"\s?(?:{_UNITS})(?![A-Za-z])"
+    rf"|{_ALONE}\d[\d,]*(?:\.\d+)?(?![:：\d]|[A-Za-z]\d)\s?[%％]?"
 )
 _NUMBER_EN = re.compile(
     r"(?:(?:US|AU|HK)?[$€£¥]\s?)?\d[\d,]*(?:\.\d+)?"

@@ -19,6 +19,7 @@ import pytest
 from ingest.parser import ParseLimits, Parser
 from ingest.parser_child import read_message
 from kb.errors import (
+    CancelledError,
     CorruptFileError,
     LimitExceededError,
     LoadError,
@@ -194,6 +195,22 @@ def test_a_crash_in_the_middle_of_a_file_is_that_files_failure(tmp_path: Path) -
         assert parser.load(small, small.name).text == "甲: 乙\n甲: 1; 乙: 2".replace(
             "甲: 乙", "甲 | 乙"
         )
+
+
+def test_closing_does_not_wait_for_a_slow_file_nor_call_it_bad(tmp_path: Path) -> None:
+    large, small = tmp_path / "large.csv", tmp_path / "small.csv"
+    large.write_text("a,b,c,d\n" + "1,2,3,4\n" * 1_000_000)
+    small.write_text("甲,乙\n1,2\n")
+    parser = Parser(replace(LIMITS, max_cells=10**9, max_text_chars=10**9))
+    parser.load(small, small.name)
+    closer = threading.Timer(0.3, parser.close)
+    closer.start()
+
+    with pytest.raises(CancelledError):
+        parser.load(large, large.name)
+
+    closer.join()
+    parser.close()
 
 
 def test_threads_may_share_a_parser(parser: Parser, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
+from kb.evaluate import load_set
 from kb.storage.database import Database
 from kb.storage.fulltext import FullText
 
 KB = "0" * 32
+SETS = Path(__file__).parents[3] / "shared" / "data" / "qa"
 TEXTS = {
     1: ("员工手册 > 假期", "年假按服务年限计算，未休完的年假可以结转五天。"),
     2: ("员工手册 > 差旅", "出差住宿费在标准以内据实报销。"),
@@ -165,3 +167,31 @@ def test_rows_live_and_die_with_their_transaction(tmp_path: Path) -> None:
     with database.read() as session:
         assert FullText(session, KB).search("pump", 5) == []
     database.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "floor"),
+    # The best of the three baselines measured on these sets, by recall@5.
+    [("zh_para", 0.871), ("en_squad2_unans", 0.970), ("zh_web_dureader", 0.980)],
+)
+def test_recall_alone_is_not_below_the_usual_recipes(
+    tmp_path: Path, name: str, floor: float
+) -> None:
+    if not SETS.is_dir():
+        pytest.skip("the question sets are not beside the project")
+    questions = load_set(SETS / name)
+    database = Database.open(tmp_path)
+    with database.write() as session:
+        fulltext = FullText(session, KB)
+        fulltext.create()
+        fulltext.add([(i, d.title, d.text) for i, d in enumerate(questions.documents)])
+        ids = {d.doc_id: i for i, d in enumerate(questions.documents)}
+        shares = []
+        for question in questions.questions:
+            gold = {ids[doc_id] for doc_id in question.gold_doc_ids}
+            if gold:
+                hits = {chunk_id for chunk_id, _ in fulltext.search(question.text, 5)}
+                shares.append(len(hits & gold) / min(5, len(gold)))
+    database.close()
+    assert sum(shares) / len(shares) >= floor - 0.01
