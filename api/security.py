@@ -115,6 +115,8 @@ def _host_name(header: str) -> str | None:
         _ = parts.port  # raises on a port that is none
     except ValueError:
         return None
+    if header.startswith("[") and header.partition("]")[2][:1] not in ("", ":"):
+        return None  # urlsplit forgets what follows the bracket
     if parts.path or parts.query or parts.fragment or parts.username is not None:
         return None
     return parts.hostname

@@ -137,7 +137,7 @@ class UploadReader:
             return  # a file field in which the user chose nothing
         if len(self.files) >= MAX_FILES:
             raise InvalidInputError(FIELD, f"at most {MAX_FILES} files at once")
-        self._current_path = display_path(_decode_name(name)) or "unnamed"
+        self._current_path = display_path(_unescaped(_decode_name(name))) or "unnamed"
         self._current = self._blobs.stage()
         self.staged.append(self._current)
 
@@ -181,6 +181,11 @@ def _check_field(options: Mapping[bytes, bytes]) -> None:
             FIELD,
             f"every part must be a file in a field named {FIELD!r}; options go into the query",
         )
+
+
+def _unescaped(name: str) -> str:
+    """Undo what browsers do to a file name in multipart: they escape these three and no more."""
+    return name.replace("%22", '"').replace("%0A", "\n").replace("%0D", "\r")
 
 
 def _decode_name(name: bytes) -> str:

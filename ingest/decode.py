@@ -119,8 +119,14 @@ def decode(data: bytes, *, declared: str | None = None) -> tuple[str, str, bool]
     raise _undecodable(data)
 
 
+MAX_WHITE_SPACE = 400
+_LONG_SPACE = re.compile(rf"\s{{{MAX_WHITE_SPACE + 1},}}")
+
+
 def _clean(text: str) -> str:
-    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+    # No text means anything by more white space than a page holds, and chunks never end in it.
+    return _LONG_SPACE.sub(lambda match: match.group()[:MAX_WHITE_SPACE], text)
 
 
 def _decode_marked(data: bytes, encoding: str) -> str:

@@ -7,7 +7,7 @@
 A file whose size, times and inode are the remembered ones is not read. One with other times is
 hashed: the same hash means untouched content. A document that an older loader read is parsed
 again. A new path with the hash of a document whose own
-path is gone is a move.
+path is gone is a move, if the same loader reads it.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ def make_plan(
     by_path = {file.path: file for file in known}
     found_paths = {file.path for file in found}.union(unreadable)
     gone = [file for file in known if file.path not in found_paths]
-    movable = _by_hash(gone if prune else [])
+    movable = _by_hash_and_loader(gone if prune else [], loader_version)
 
     added: list[FoundFile] = []
     changed: list[FoundFile] = []
@@ -91,8 +91,8 @@ def make_plan(
             and (is_same_file or (content_hash and content_hash == before.failed_hash))
         ):
             failed.append(FailedFile(file.path, before.error))
-        elif before is None and content_hash and movable.get(content_hash):
-            moved.append((_take(movable[content_hash], file.path), file))
+        elif before is None and content_hash and movable.get((content_hash, loader)):
+            moved.append((_take(movable[content_hash, loader], file.path), file))
         else:
             (changed if before and before.content_hash else added).append(file)
 
@@ -121,11 +121,14 @@ def _hash(file: FoundFile) -> str | None:
         return None  # parsing it will tell the user why
 
 
-def _by_hash(files: Sequence[KnownFile]) -> dict[str, list[KnownFile]]:
-    groups: defaultdict[str, list[KnownFile]] = defaultdict(list)
+def _by_hash_and_loader(
+    files: Sequence[KnownFile], loader_version: Callable[[str], str]
+) -> dict[tuple[str, str], list[KnownFile]]:
+    """Group files that may have moved; under another extension another loader would read them."""
+    groups: defaultdict[tuple[str, str], list[KnownFile]] = defaultdict(list)
     for file in files:
-        if file.content_hash:
-            groups[file.content_hash].append(file)
+        if file.content_hash and file.loader in (None, loader_version(file.path)):
+            groups[file.content_hash, loader_version(file.path)].append(file)
     return dict(groups)
 
 

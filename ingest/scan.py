@@ -65,7 +65,7 @@ def scan(root: Path, start: Path) -> Scan:
             path = unicodedata.normalize("NFC", entry.relative_to(root).as_posix())
             path.encode("utf-8")
         except UnicodeEncodeError:
-            shown = os.fsencode(entry.name).decode("utf-8", "replace")
+            shown = os.fsencode(entry.relative_to(root)).decode("utf-8", "replace")
             failed.append(FailedFile(shown, "the file name is not valid UTF-8; rename the file"))
             continue
         if path in taken:
@@ -73,7 +73,7 @@ def scan(root: Path, start: Path) -> Scan:
             failed.append(FailedFile(f"{path} (2)", reason))
             continue
         taken.add(path)
-        if entry.is_symlink() and not entry.resolve().is_relative_to(real_root):
+        if entry.is_symlink() and not _leads_inside(entry, real_root):
             failed.append(FailedFile(path, "a link that leaves the folder is not followed"))
             continue
         try:
@@ -106,6 +106,13 @@ def _key(status: os.stat_result) -> str:
     if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _RACY_NS:
         return ""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
+
+
+def _leads_inside(link: Path, real_root: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(real_root)
+    except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise RuntimeError for a loop of links
+        return False
 
 
 def _walk(folder: Path) -> Iterator[Path]:

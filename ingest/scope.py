@@ -51,7 +51,7 @@ class Scope:
 
 def outermost(paths: Sequence[Path]) -> list[Path]:
     """Leave out paths that lie inside another of `paths`, and repeated ones."""
-    absolute = {Path(os.path.abspath(path)): path for path in paths}
+    absolute = {path.resolve(): path for path in paths}
     return [
         path
         for place, path in absolute.items()
@@ -65,7 +65,11 @@ def folder_scope(database: Database, base: KnowledgeBase, path: Path) -> Scope:
     Raises:
         InvalidInputError: there is no such file or folder, and no document is known there.
     """
-    absolute = Path(os.path.abspath(path))
+    absolute = path.resolve()
+    if _nfc(str(absolute)).encode("utf-8", "replace") != _nfc(str(absolute)).encode(
+        "utf-8", "surrogateescape"
+    ):
+        raise InvalidInputError("path", f"{str(path)!r} is not valid UTF-8; rename the folder")
     with database.read() as session:
         sources = [s for s in list_sources(session, base.id) if s.kind == "folder"]
     enclosing = [s for s in sources if absolute.is_relative_to(s.root)]

@@ -20,7 +20,7 @@ from ingest.loaders import loader_version
 from ingest.parser import Parser
 from ingest.plan import Plan, hash_file, make_plan
 from ingest.prepare import prepare
-from ingest.scan import FoundFile, Scan, scan, stat_key
+from ingest.scan import FoundFile, Scan, locate, scan, stat_key
 from ingest.scope import Scope, folder_scope, outermost, store_root
 from ingest.splitter import SPLITTER
 from kb.embedder import Embedder
@@ -246,6 +246,7 @@ def _run(
         for part in work:
             tally.changes["added"] += [file.path for file in part.plan.added]
             tally.changes["changed"] += [file.path for file in part.plan.changed]
+            tally.changes["removed"] += [file.path for file in part.plan.removed]
         return _report(base, tally, started)
     for part in work:
         scope = store_root(parts.database, base, part.scope)
@@ -253,7 +254,7 @@ def _run(
         _write_unreadable(parts.database, scope.source, part.unreadable)
         _advance_settled(options, tally, part)
         _Writer(parts, base, scope.source, part.plan, options, tally).run()
-        _write_removals(parts.database, base, part.plan, tally)
+        _write_removals(parts.database, base, part, tally)
     failpoint("sync.sweeping")
     with parts.database.write() as session:
         if not is_any_job_live(session, except_job=options.job_id):
@@ -271,7 +272,6 @@ def _tally_plan(tally: _Tally, work: _Work) -> None:
     tally.failed += [*plan.failed, *work.unreadable]
     tally.empty += [file.path for file in settled if file.status == "empty"]
     tally.changes["moved"] += [f"{before.path} → {file.path}" for before, file in plan.moved]
-    tally.changes["removed"] += [file.path for file in plan.removed]
 
 
 def _advance_settled(options: SyncOptions, tally: _Tally, work: _Work) -> None:
@@ -348,13 +348,21 @@ def _write_unreadable(database: Database, source: Source, unreadable: Sequence[F
                 )
 
 
-def _write_removals(database: Database, base: KnowledgeBase, plan: Plan, tally: _Tally) -> None:
-    for files in _parts_of(plan.removed, ROWS_PER_WRITE):
+def _write_removals(database: Database, base: KnowledgeBase, work: _Work, tally: _Tally) -> None:
+    """Remove what the plan found gone and what is still gone: the plan may be minutes old."""
+    root = Path(work.scope.source.root)
+    gone = [
+        file
+        for file in work.plan.removed
+        if work.scope.location is None or locate(root, file.path) is None
+    ]
+    for files in _parts_of(gone, ROWS_PER_WRITE):
         failpoint("sync.removing")
         with database.write() as session:
             tally.chunks_removed += remove_documents(
                 session, base.id, [file.document_id for file in files]
             )
+    tally.changes["removed"] += [file.path for file in gone]
 
 
 def _report(base: KnowledgeBase, tally: _Tally, started: float) -> IngestReport:
@@ -431,10 +439,7 @@ class _Writer:
             self._strings[chunk.text_hash] = string
 
     def _fail(self, file: FoundFile, error: str) -> None:
-        try:
-            content_hash = file.content_hash or hash_file(file)
-        except OSError:
-            content_hash = None
+        content_hash, key = _failed_bytes(file)
         with self._parts.database.write() as session:
             record_failure(
                 session,
@@ -443,7 +448,7 @@ class _Writer:
                 error=error,
                 content_hash=content_hash,
                 loader=loader_version(file.path),
-                stat_key=file.stat_key,
+                stat_key=key,
             )
         self._tally.failed.append(FailedFile(file.path, error))
         _advance(
@@ -510,6 +515,22 @@ class _Writer:
     def _stop_if_cancelled(self) -> None:
         if self._options.is_cancelled():
             raise CancelledError("cancelled; what was stored so far stays, run it again to go on")
+
+
+def _failed_bytes(file: FoundFile) -> tuple[str | None, str]:
+    """Return hash and times of a file that failed; (None, "") if it may have changed since.
+
+    A file that was still being copied when it was parsed must be parsed again.
+    """
+    if file.content_hash:
+        return file.content_hash, file.stat_key
+    try:
+        if not _still(file):
+            return None, ""
+        content_hash = hash_file(file)
+    except OSError:
+        return None, ""
+    return (content_hash, file.stat_key) if _still(file) else (None, "")
 
 
 def _still(file: FoundFile) -> bool:

@@ -158,13 +158,15 @@ def _from_environment() -> dict[str, str]:
 def _from_file(home: Path) -> tuple[dict[str, Any], Path]:
     path = home / FILE_NAME
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}, path
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise ConfigError(f"cannot read {str(path)!r}: {exc}") from exc
+    if "home" in values:
+        raise ConfigError(f"{str(path)!r}: home cannot be set here; use KB_HOME or --home")
     for key in values:
-        if key not in Settings.model_fields or key == "home":
+        if key not in Settings.model_fields:
             raise ConfigError(f"{str(path)!r}: unknown setting {key!r}{_nearest(key)}")
     return values, path
 

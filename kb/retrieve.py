@@ -286,6 +286,8 @@ def check_question(question: Question) -> None:
     """
     if not question.text.strip():
         raise InvalidInputError("question", "is empty")
+    if not question.text.isprintable() and _has_surrogates(question.text):
+        raise InvalidInputError("question", "is not valid text")
     if len(question.text) > MAX_QUESTION_CHARS:
         raise InvalidInputError(
             "question", f"has {len(question.text):,} characters; at most {MAX_QUESTION_CHARS:,}"
@@ -303,3 +305,7 @@ def _weights(question: Question, base: KnowledgeBase, stats: TermStats) -> dict[
         "dense": float(question.channel == "dense"),
         "lexical": float(question.channel == "lexical"),
     }
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)

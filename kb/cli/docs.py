@@ -10,6 +10,7 @@ from kb.cli.edge import (
     pass_edge,
     print_json,
     shown,
+    shown_name,
     yes_option,
 )
 from kb.records import Document
@@ -57,7 +58,7 @@ def list_(edge: Edge, kb: str, status: str | None, as_json: bool) -> None:
     for document in found:
         state = "stale" if document.is_stale else document.status
         reason = f"  {shown(document.error)}" if document.error else ""
-        click.echo(f"{state:<7}{document.n_chunks:>6}  {shown(document.name)}{reason}")
+        click.echo(f"{state:<7}{document.n_chunks:>6}  {shown_name(document.name)}{reason}")
 
 
 @docs.command(epilog="Example:  kb docs show docs/手册.md --kb handbook")
@@ -109,7 +110,7 @@ def remove(edge: Edge, document: str, kb: str, yes: bool, as_json: bool) -> None
     if as_json:
         print_json({"id": found.id, "name": found.name, "chunks": n_chunks})
     else:
-        click.echo(f"removed {shown(found.name)} ({n_chunks} chunks)")
+        click.echo(f"removed {shown_name(found.name)} ({n_chunks} chunks)")
 
 
 def _as_dict(document: Document) -> dict[str, object]:

@@ -77,6 +77,11 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
+def shown_name(name: str) -> str:
+    """Return a document's name safe for one line of a terminal."""
+    return " ".join(shown(name).split("\n"))
+
+
 def confirm(question: str) -> None:
     """Ask before something is lost.
 

@@ -3,6 +3,7 @@
 Commands are imported when they run, so that `kb --help` is fast and loads no model.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -84,6 +85,12 @@ def run(arguments: list[str] | None = None, edge: Any = None) -> int:
     except BrokenPipeError:
         # The reader of our output left, as `| head` does. Nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"kb: the output cannot be written ({exc.strerror})", err=True)
         return 1
     return result if isinstance(result, int) else 0
 

@@ -74,6 +74,14 @@ def check_name(name: str) -> str:
     return clean
 
 
+def storable(name: str) -> str:
+    """Return a name for a look-up: NFC, and nothing that UTF-8 cannot hold.
+
+    Lone surrogates stand for undecodable bytes of an argument; they match no stored name.
+    """
+    return unicodedata.normalize("NFC", name).encode("utf-8", "replace").decode("utf-8")
+
+
 def create_base(
     session: Session,
     name: str,
@@ -115,7 +123,7 @@ def find_base(session: Session, name_or_id: str) -> KnowledgeBase:
     Raises:
         KnowledgeBaseNotFoundError: naming those that exist.
     """
-    name = unicodedata.normalize("NFC", name_or_id).strip()
+    name = storable(name_or_id).strip()
     condition = (
         KnowledgeBaseRow.id == name if HEX_ID.fullmatch(name) else KnowledgeBaseRow.name == name
     )

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from kb.errors import DocumentNotFoundError, KBError
 from kb.records import Chunk, Document, KnowledgeBase, LoadedDocument, Source
-from kb.storage.bases import find_base, new_id, now, source_record
+from kb.storage.bases import find_base, new_id, now, source_record, storable
 from kb.storage.changes import append_changes
 from kb.storage.embeddings import find_embeddings
 from kb.storage.fulltext import FullText
@@ -281,7 +281,8 @@ def move_document(
 ) -> None:
     """Give a document a new path; its chunks and vectors stay as they are.
 
-    `stat_key` None keeps what is remembered of the file's times.
+    `stat_key` is of the file with the document's good bytes, so an earlier failure is forgotten;
+    None keeps what is remembered. A document that was removed meanwhile is left to the next sync.
     """
     remove_documents(
         session,
@@ -294,12 +295,15 @@ def move_document(
             )
         ).all(),
     )
-    row = session.get_one(DocumentRow, document_id)
+    row = session.get(DocumentRow, document_id)
+    if row is None:
+        return
     row.source_id = source.id
     row.path = path
     row.updated_at = now()
     if stat_key is not None:
         row.stat_key = stat_key
+        row.error = row.failed_hash = row.failed_loader = None
     session.flush()
 
 
@@ -401,7 +405,7 @@ def find_document(session: Session, base: KnowledgeBase, id_or_name: str) -> Doc
     Raises:
         DocumentNotFoundError: there is none, or several sources have one at that path.
     """
-    name = unicodedata.normalize("NFC", id_or_name)
+    name = storable(id_or_name)
     rows = session.execute(
         _documents().where(
             DocumentRow.kb_id == base.id,

@@ -440,3 +440,107 @@ def test_progress_counts_every_file_and_all_bytes(
     assert seen[-1].files_done == seen[-1].files_total == 7
     assert seen[-1].bytes_done == seen[-1].bytes_total
     assert {p.state for p in seen} == {"done", "failed"}
+
+
+def test_an_unreadable_file_is_kept_as_stale_and_never_pruned(
+    services: Services, base: KnowledgeBase, docs: Path, tmp_path: Path
+) -> None:
+    _sync(services, base, docs)
+    _write(tmp_path / "outside.txt", "elsewhere")
+    (docs / "文件0.txt").unlink()
+    (docs / "文件0.txt").symlink_to(tmp_path / "outside.txt")
+    (docs / "loop.txt").symlink_to(docs / "loop.txt")
+
+    report = _sync(services, base, docs)
+
+    assert report.removed == 0
+    assert {file.path for file in report.failed} == {"loop.txt", "文件0.txt"}
+    with services.database.read() as session:
+        assert find_document(session, base, "文件0.txt").is_stale
+    assert _contents(services, base)["文件0.txt"].startswith("第0节")
+
+
+def test_two_unicode_forms_of_one_name_are_named_and_neither_is_lost_in_silence(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    _write(docs / "e\u0301.txt", "decomposed name, one text")
+    _write(docs / "\u00e9.txt", "composed name, another text")
+
+    first = _sync(services, base, docs)
+    second = _sync(services, base, docs)
+
+    assert first.added == 7
+    assert "Unicode form" in first.failed[0].error
+    assert (second.changed, second.chunks_embedded) == (0, 0)
+
+
+def test_a_folder_in_another_unicode_form_is_found_by_its_own_name(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    folder = docs / "cafe\u0301"
+    _write(folder / "x.txt", "menu of the day")
+    _sync(services, base, docs)
+
+    report = _sync(services, base, folder)
+
+    assert (report.unchanged, report.removed) == (1, 0)
+
+
+def test_a_new_extension_is_read_by_its_own_loader(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    _write(docs / "notes.txt", "# Not a heading in plain text\n\nbody of the notes")
+    _sync(services, base, docs)
+    (docs / "notes.txt").rename(docs / "notes.md")
+
+    report = _sync(services, base, docs)
+
+    assert (report.moved, report.added, report.removed) == (0, 1, 1)
+
+
+def test_a_deleted_single_file_asks_and_then_is_removed(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    _sync(services, base, docs)
+    (docs / "文件0.txt").unlink()
+
+    with pytest.raises(ConfirmationNeededError):
+        _sync(services, base, docs / "文件0.txt")
+
+    assert _sync(services, base, docs / "文件0.txt", yes=True).removed == 1
+    assert len(_paths(services, base)) == 5
+
+
+def test_nothing_is_written_when_a_later_path_is_wrong(
+    services: Services, base: KnowledgeBase, docs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError):
+        _sync(services, base, docs, tmp_path / "missing")
+
+    assert _paths(services, base) == []
+
+
+def test_paths_inside_each_other_are_synced_once(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    report = _sync(services, base, docs, docs / "文件0.txt", docs / ".." / docs.name)
+
+    assert (report.added, report.unchanged) == (6, 0)
+
+
+def test_a_moved_stale_document_is_good_again(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    _sync(services, base, docs)
+    good = (docs / "文件0.txt").read_bytes()
+    (docs / "文件0.txt").write_bytes(os.urandom(4000))
+    _sync(services, base, docs)
+    (docs / "文件0.txt").unlink()
+    (docs / "gut.txt").write_bytes(good)
+
+    report = _sync(services, base, docs)
+
+    assert report.moved == 1
+    with services.database.read() as session:
+        assert not find_document(session, base, "gut.txt").is_stale
+    _assert_sound(services)
