@@ -6,9 +6,9 @@ characters are. A scored result is reported as guessed, and a text that no candi
 clearly better than the others is refused: a failed file can be converted, mojibake is found by
 nobody.
 
-Line ends become "\\n" and U+FEFF is removed; everything else is kept. NUL has no place in text
-and breaks tools that end strings there: a few of them in UTF-8 (a log after a power cut) are
-replaced by one line end per run, many are refused.
+Line ends become "\\n", U+FEFF is removed and very long white space shortened; everything else is
+kept. NUL has no place in text and breaks tools that end strings there: a few of them in UTF-8
+(a log after a power cut) are replaced by one line end per run, many are refused.
 
 Not done: Japanese, Korean and Cyrillic encodings other than Unicode are refused unless declared.
 """
@@ -19,6 +19,11 @@ from collections import Counter
 
 from ingest.common_characters import weight
 from kb.errors import UndecodableTextError
+
+# Longer runs of white space are cut to this many characters: no text means anything by them,
+# and a chunk, which never ends inside white space, must not grow without bound.
+MAX_WHITE_SPACE = 400
+_LONG_SPACE = re.compile(rf"\s{{{MAX_WHITE_SPACE + 1},}}")
 
 # UTF-32 first: its little-endian mark begins with the one of UTF-16.
 _MARKS = (
@@ -119,13 +124,8 @@ def decode(data: bytes, *, declared: str | None = None) -> tuple[str, str, bool]
     raise _undecodable(data)
 
 
-MAX_WHITE_SPACE = 400
-_LONG_SPACE = re.compile(rf"\s{{{MAX_WHITE_SPACE + 1},}}")
-
-
 def _clean(text: str) -> str:
     text = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
-    # No text means anything by more white space than a page holds, and chunks never end in it.
     return _LONG_SPACE.sub(lambda match: match.group()[:MAX_WHITE_SPACE], text)
 
 

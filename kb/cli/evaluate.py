@@ -5,6 +5,7 @@ Corpora go into a data folder of their own, ``$KB_HOME/eval``: as Markdown files
 an ordinary sync. The next run finds them there and embeds nothing.
 """
 
+import hashlib
 import os
 import shutil
 import sys
@@ -144,33 +145,48 @@ def _ingest(services: "Services", questions: QuestionSet) -> "tuple[KnowledgeBas
     from kb.storage.documents import list_documents
 
     folder = _write_corpus(services.settings.home / "corpora", questions)
-    base = _open_base(services, f"corpus {questions.corpus_hash}")
+    base = _open_base(services, questions)
     click.echo(f"{questions.name}: {len(questions.documents)} documents", err=True)
     sync_folders(services.sync_parts, base, [folder], SyncOptions(yes=True))
+    _drop_outdated(services, questions, keep=base)
     doc_id_of = dict(zip(_file_names(questions.documents), questions.documents, strict=True))
     with services.database.read() as session:
         documents, _ = list_documents(session, base.id, offset=0, limit=len(doc_id_of))
     return base, {document.id: doc_id_of[document.path].doc_id for document in documents}
 
 
-def _open_base(services: "Services", name: str) -> "KnowledgeBase":
-    """Return the base of this name as this version would create it, made anew if need be."""
+def _open_base(services: "Services", questions: QuestionSet) -> "KnowledgeBase":
+    """Return the corpus's base as this version would create it; its name tells the versions."""
     from ingest.splitter import SPLITTER
     from kb.storage.bases import change_base, find_base
     from kb.support import DEFAULT_SUPPORT_THRESHOLD
     from kb.terms import FULLTEXT
 
+    versions = "\n".join((services.embedder.spec.identity, SPLITTER, FULLTEXT))
+    digest = hashlib.sha256(versions.encode()).hexdigest()[:8]
+    name = f"{_base_prefix(questions)}{digest}"
     try:
         with services.database.read() as session:
             base = find_base(session, name)
     except KnowledgeBaseNotFoundError:
         return services.create_base(name)
-    built = (base.embedder.identity, base.splitter, base.fulltext)
-    if built != (services.embedder.spec.identity, SPLITTER, FULLTEXT):
-        services.delete_base(base)
-        return services.create_base(name)
     with services.database.write() as session:
         return change_base(session, base, support_threshold=DEFAULT_SUPPORT_THRESHOLD)
+
+
+def _drop_outdated(services: "Services", questions: QuestionSet, keep: "KnowledgeBase") -> None:
+    """Delete the corpus's bases of other versions, now that their vectors have been reused."""
+    from kb.storage.bases import list_bases
+
+    with services.database.read() as session:
+        bases = list_bases(session)
+    for base in bases:
+        if base.name.startswith(_base_prefix(questions)) and base.id != keep.id:
+            services.delete_base(base)
+
+
+def _base_prefix(questions: QuestionSet) -> str:
+    return f"corpus {questions.corpus_hash} "
 
 
 def _write_corpus(parent: Path, questions: QuestionSet) -> Path:

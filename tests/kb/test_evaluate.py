@@ -23,6 +23,7 @@ from kb.evaluate import (
 )
 from kb.evaluate import run as ask_all
 from kb.records import Answer, AnswerSpan, Citation, Hit
+from kb.storage.bases import change_base, list_bases
 from kb.wiring import Services
 from tests.kb.passages import make_hit
 
@@ -263,6 +264,25 @@ def test_the_command_measures_sets_and_reuses_their_corpus(
     assert list(again) == ["one"]
     assert again["one"]["questions"] == 1
     assert embedder.n_texts - n_texts <= 2  # the question, not the corpus
+
+
+def test_a_base_of_another_version_is_replaced_without_embedding_again(
+    tmp_path: Path, edge: Edge
+) -> None:
+    folder = write_set(tmp_path / "one", CORPUS, QUESTIONS[:1])
+    assert run(["eval", str(folder)], edge=edge) == 0
+    embedder = edge.services.embedder
+    assert isinstance(embedder, FakeEmbedder)
+    n_texts = embedder.n_texts
+    settings = Settings(home=tmp_path / "home" / "eval")
+    with Services.open(settings, embedder=embedder) as services:
+        with services.database.write() as session:
+            (base,) = list_bases(session)
+            change_base(session, base, name=base.name[:-8] + "0" * 8)
+        assert run(["eval", str(folder)], edge=edge) == 0
+        with services.database.read() as session:
+            assert [other.name for other in list_bases(session)] == [base.name]
+    assert embedder.n_texts - n_texts <= 2  # the question, searched and asked
 
 
 def test_the_table_has_a_line_for_each_set(
