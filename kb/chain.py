@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from kb.citations import cite
-from kb.errors import KBError
+from kb.errors import KBError, StorageError
 from kb.fusion import script_of
 from kb.protocols import Answerer
 from kb.records import (
@@ -120,20 +120,25 @@ class AskChain(Runnable[Question, Answer]):
             answer = _answer(draft, chance, retrieval.passages, self.answerer.model)
             draft_usage = draft.usage
         total_ms = _ms_since(started)
-        answer = replace(
-            answer,
-            timings=_timings(retrieve_ms, ttft_ms, total_ms, draft_usage),
-            trace_id=new_id(),
-        )
-        with self._database.write() as session:
-            store_trace(
-                session,
-                trace_id=answer.trace_id,
-                question=question.text,
-                answer=answer,
-                created_at=now(),
-            )
-        yield Finished(answer)
+        timings = _timings(retrieve_ms, ttft_ms, total_ms, draft_usage)
+        yield Finished(self._traced(question, replace(answer, timings=timings)))
+
+    def _traced(self, question: Question, answer: Answer) -> Answer:
+        """Store the answer and give it its trace id; "" where the disk does not take it."""
+        trace_id = new_id()
+        try:
+            with self._database.write() as session:
+                store_trace(
+                    session,
+                    trace_id=trace_id,
+                    question=question.text,
+                    answer=answer,
+                    created_at=now(),
+                )
+        except StorageError as exc:
+            logger.warning("an answer could not be stored: %s", exc)
+            return answer
+        return replace(answer, trace_id=trace_id)
 
     def _answer(self, question: Question) -> Answer:
         """Run to the end; a failure on the way is raised instead of yielded."""

@@ -56,13 +56,18 @@ class ChatAnswerer:
         Raises:
             AnswererError: the model failed, cannot be reached, or said nothing.
         """
-        messages, _ = build_messages(
+        messages, kept = build_messages(
             question.text,
             passages,
             question.history,
             budget_tokens=self._budget_tokens,
             count_tokens=self._count_tokens,
         )
+        if passages and not kept:
+            raise AnswererError(
+                "the question leaves no room for any passage in the model's context window of "
+                f"{self._budget_tokens:,} tokens; shorten it, or raise KB_CONTEXT_TOKENS"
+            )
         pieces: list[str] = []
         total: AIMessageChunk | None = None
         for chunk in self._stream(messages):

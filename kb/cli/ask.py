@@ -23,6 +23,7 @@ _top_k_option = click.option(
     "-k", "--top-k", type=click.IntRange(1, 1000), help="How many passages. [default: 5]"
 )
 QUOTE_CHARS = 160
+EXTRACTIVE = "extractive"
 
 
 @click.command(epilog="Example:  kb search '年假有几天?' --kb handbook --json | jq '.[0].text'")
@@ -71,8 +72,11 @@ def ask(edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_j
     """Answer QUESTION from the documents, then list the citations."""
     asked = Question(question, kbs, top_k or edge.settings.top_k)
     answer: Answer | None = None
+    # Sentences of documents are there at once, so they are printed with their markers at the
+    # end; what a chat model writes is worth watching.
+    is_streamed = not as_json and edge.services.answerer.model != EXTRACTIVE
     for event in edge.services.chain.events(asked):
-        if isinstance(event, Token) and not as_json:
+        if isinstance(event, Token) and is_streamed:
             click.echo(shown(event.text), nl=False)
         elif isinstance(event, Finished):
             answer = event.answer
@@ -83,13 +87,13 @@ def ask(edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_j
     if as_json:
         print_json(answer.to_dict())
         return
-    click.echo("\n")
+    click.echo("\n" if is_streamed else shown(answer.text) + "\n")
     if answer.refused:
         _print_nearest(answer)
     else:
         for citation in answer.citations:
             click.echo(_citation_line(citation))
-    if answer.model == "extractive":
+    if answer.model == EXTRACTIVE:
         click.echo(
             "(extractive: sentences of the documents, no language model; to have one write the "
             "answers set KB_ANSWERER=openai and KB_OPENAI_MODEL, see README)",

@@ -6,18 +6,18 @@ from importlib.metadata import version
 
 import click
 
+from kb import __version__
+
 
 def print_machine() -> None:
     """Print processor, cores, memory and the versions that matter for speed, on stderr."""
     import psutil
 
     memory_gb = psutil.virtual_memory().total / 2**30
-    versions = ", ".join(
-        f"{name} {version(name)}" for name in ("local-kb", "torch", "faiss-cpu", "sqlalchemy")
-    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "faiss-cpu", "sqlalchemy"))
     click.echo(
         f"{_processor()}, {os.cpu_count()} cores, {memory_gb:.0f} GB; "
-        f"Python {platform.python_version()}, {versions}",
+        f"kb {__version__}, Python {platform.python_version()}, {versions}",
         err=True,
     )
 
