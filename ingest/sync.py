@@ -280,7 +280,7 @@ def _advance_settled(options: SyncOptions, tally: _Tally, work: _Work) -> None:
     for before in (*plan.unchanged, *(before for before, _ in plan.touched)):
         _advance(options, tally, before.path, "unchanged")
     for _, file in plan.moved:
-        _advance(options, tally, file.path, "unchanged")
+        _advance(options, tally, file.path, "done")
     for failed in (*plan.failed, *work.unreadable):
         _advance(options, tally, failed.path, "failed", error=failed.error)
 
