@@ -250,6 +250,8 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     for n in range(40):
         (docs / f"{n}.txt").write_text(f"file {n} about subject {n * 7919}\n" * 40)
     script = (
+        # A test run in the background inherits an ignored SIGINT; a terminal's child does not.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from kb.cli.edge import Edge; from kb.cli.main import run\n"
         "from tests.building import open_services; from pathlib import Path; import time\n"
         "from ingest.fake import FakeEmbedder\n"
