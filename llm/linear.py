@@ -1,0 +1,160 @@
+"""The one seam between a model and its kernels: a linear layer that knows its form.
+
+`make_linear` chooses the form once, at load:
+
+| form | weights | decode (few rows) | prefill (many rows) |
+|---|---|---|---|
+| `float` | fp32, fp16, bf16 | GEMM | GEMM |
+| `int8` | codes (N, K) | torch's int8 kernel | blocks of rows expanded, GEMM |
+| `int4-packed` | torch's packed int4 | torch's int4 kernel | blocks of rows expanded, GEMM |
+| `int4` | codes (N, K / 2) | blocks of rows expanded, GEMM | the same |
+
+`int4-packed` and the int8 kernel need bf16 activations on a CPU; elsewhere (fp32, CUDA) codes
+are expanded. Expanding a block of rows that stays in cache costs less than half of the GEMM it
+feeds (`kb bench llm`), while the packed kernels read each weight once and win below
+`_KERNEL_ROWS` rows.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from llm.packed import PackedInt4, expand_columns
+from llm.quantize import Int4Weight, Int8Weight, Weight, dequantize
+
+# Rows of the input up to which torch's weight-only kernels beat expanding and a GEMM.
+_KERNEL_ROWS = 16
+# Rows of a weight expanded at once: the block and the GEMM's operands stay in the L2 cache.
+_BLOCK_ROWS = 512
+
+
+class Linear(Protocol):
+    """x: (..., K) to (..., N), in the dtype of x."""
+
+    form: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes read from memory for one row of input."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+
+def make_linear(
+    weight: Weight | PackedInt4, bias: torch.Tensor | None, dtype: torch.dtype
+) -> Linear:
+    """Choose the form for a weight and the dtype and device it will work in.
+
+    Args:
+        weight: (N, K) in any form; `PackedInt4` only on a CPU in bf16.
+        bias: (N,) or None.
+        dtype: of activations.
+    """
+    bias = bias.to(dtype) if bias is not None else None
+    if isinstance(weight, torch.Tensor):
+        return FloatLinear(weight.to(dtype), bias)
+    if isinstance(weight, PackedInt4):
+        return PackedInt4Linear(weight, bias)
+    if isinstance(weight, Int8Weight):
+        return Int8Linear(weight, bias, dtype)
+    return Int4Linear(weight, bias, dtype)
+
+
+class FloatLinear:
+    form = "float"
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+
+    @property
+    def size_bytes(self) -> int:
+        return self._weight.nbytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._weight, self._bias)
+
+
+class Int8Linear:
+    form = "int8"
+
+    def __init__(self, weight: Int8Weight, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        self._weight, self._bias = weight, bias
+        self._scales = weight.scales.to(dtype)
+        self._has_kernel = (
+            dtype == torch.bfloat16
+            and weight.codes.device.type == "cpu"
+            and weight.shape[1] % 16 == 0
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        return self._weight.codes.nbytes + self._scales.nbytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (M, K)
+        if self._has_kernel and rows.shape[0] <= _KERNEL_ROWS:
+            out = torch.ops.aten._weight_int8pack_mm(rows, self._weight.codes, self._scales)
+        else:
+            out = rows.new_empty(rows.shape[0], self._weight.shape[0])
+            for first in range(0, out.shape[1], _BLOCK_ROWS):
+                block = slice(first, first + _BLOCK_ROWS)
+                # the codes are exact in bf16; one scale per row can wait until after the GEMM
+                part = rows @ self._weight.codes[block].to(rows.dtype).T  # (M, block)
+                out[:, block] = part * self._scales[block]
+        if self._bias is not None:
+            out += self._bias
+        return out.view(*x.shape[:-1], -1)
+
+
+class PackedInt4Linear:
+    form = "int4-packed"
+
+    def __init__(self, weight: PackedInt4, bias: torch.Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+
+    @property
+    def size_bytes(self) -> int:
+        return self._weight.codes.nbytes + self._weight.scales_zeros.nbytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self._weight
+        rows = x.reshape(-1, x.shape[-1])  # (M, K)
+        if rows.shape[0] <= _KERNEL_ROWS:
+            out = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                rows, weight.codes, weight.group_size, weight.scales_zeros
+            )
+        else:
+            out = rows.new_empty(rows.shape[0], weight.n_rows)
+            for first in range(0, weight.n_rows, _BLOCK_ROWS):
+                last = min(first + _BLOCK_ROWS, weight.n_rows)
+                torch.mm(rows, expand_columns(weight, first, last), out=out[:, first:last])
+        if self._bias is not None:
+            out += self._bias
+        return out.view(*x.shape[:-1], -1)
+
+
+class Int4Linear:
+    form = "int4"
+
+    def __init__(self, weight: Int4Weight, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        self._weight, self._bias, self._dtype = weight, bias, dtype
+
+    @property
+    def size_bytes(self) -> int:
+        zeros = self._weight.zeros
+        scales = self._weight.scales.nbytes + (zeros.nbytes if zeros is not None else 0)
+        return self._weight.codes.nbytes + scales
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self._weight
+        parts = []
+        for first in range(0, weight.shape[0], _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            zeros = weight.zeros[block] if weight.zeros is not None else None
+            matrix = dequantize(
+                Int4Weight(weight.codes[block], weight.scales[block], zeros), self._dtype
+            )
+            parts.append(F.linear(x, matrix))
+        out = torch.cat(parts, dim=-1)
+        return out if self._bias is None else out + self._bias

@@ -1,0 +1,128 @@
+"""Int4 weights as torch's CPU kernel wants them, and back.
+
+``aten._convert_weight_to_int4pack_for_cpu`` lays codes out for the vector width of the machine:
+blocks of `block_rows` output rows, within a block one column after the other, the first half of
+the rows in the low halves of the bytes and the second half in the high halves; the rows that do
+not fill a block come last, two neighbours to a byte. `block_rows` is 64 with AVX512 and 32 with
+AVX2, so files of one kind of machine are wrong on the other. `find_block_rows` finds it out by
+packing a known matrix, and `verify_layout` proves that `expand_columns` undoes it here.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from llm.quantize import Int4Weight, dequantize, quantize_int4, unpack_nibbles
+
+# Group sizes that the kernel takes.
+KERNEL_GROUP_SIZES = (256, 128, 64, 32)
+_ROW_MULTIPLE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PackedInt4:
+    """codes: (N, K / 2) uint8, torch's layout; scales_zeros: (K / g, N, 2) bf16."""
+
+    codes: torch.Tensor
+    scales_zeros: torch.Tensor
+    block_rows: int
+
+    @property
+    def n_rows(self) -> int:
+        return self.codes.shape[0]
+
+    @property
+    def group_size(self) -> int:
+        return 2 * self.codes.shape[1] // self.scales_zeros.shape[0]
+
+
+def can_pack(shape: tuple[int, int], group_size: int) -> bool:
+    """Say whether the kernel takes a matrix (N, K) with this group size (K: one per row)."""
+    n_rows, n_columns = shape
+    return n_rows % _ROW_MULTIPLE == 0 and _kernel_group(n_columns, group_size) is not None
+
+
+def pack(weight: Int4Weight) -> PackedInt4:
+    """Lay a matrix out for the kernel of this machine.
+
+    A scale per row (published checkpoints) is repeated for the largest groups the kernel takes;
+    scales are rounded to bf16, which changes fp16 ones by at most 2**-9 of themselves.
+
+    Raises:
+        ValueError: `can_pack` says no.
+    """
+    group = _kernel_group(weight.shape[1], weight.group_size)
+    if group is None or weight.shape[0] % _ROW_MULTIPLE:
+        raise ValueError(f"torch's int4 kernel does not take a matrix of {weight.shape}")
+    codes = unpack_nibbles(weight.codes).to(torch.int32)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+    repeats = weight.group_size // group
+    scales = weight.scales.to(torch.bfloat16).repeat_interleave(repeats, dim=1)  # (N, K / g)
+    zeros = torch.zeros_like(scales)
+    if weight.zeros is not None:
+        zeros = weight.zeros.to(torch.bfloat16).repeat_interleave(repeats, dim=1)
+    scales_zeros = torch.stack((scales, zeros), dim=-1).transpose(0, 1).contiguous()
+    return PackedInt4(packed, scales_zeros, find_block_rows())
+
+
+def expand_columns(weight: PackedInt4, first: int, last: int) -> torch.Tensor:
+    """Return rows `first` to `last` of the matrix, transposed: (K, last - first) bf16.
+
+    Args:
+        weight: packed.
+        first: a multiple of `block_rows`.
+        last: a multiple too, or the number of rows.
+    """
+    n_columns = 2 * weight.codes.shape[1]
+    block = weight.block_rows
+    n_blocks = (last - first) // block
+    n_full = n_blocks * block
+    codes = torch.empty(n_columns, last - first, dtype=torch.uint8)
+    octets = weight.codes.view(-1)[first * n_columns // 2 : last * n_columns // 2]
+    if n_blocks:
+        halves = octets[: n_full * n_columns // 2].view(n_blocks, n_columns, block // 2)
+        full = codes[:, :n_full].unflatten(1, (n_blocks, 2, block // 2))
+        full[:, :, 0] = (halves & 0xF).transpose(0, 1)
+        full[:, :, 1] = (halves >> 4).transpose(0, 1)
+    if n_full < last - first:
+        rest = octets[n_full * n_columns // 2 :].view(n_columns, -1)
+        codes[:, n_full::2] = rest & 0xF
+        codes[:, n_full + 1 :: 2] = rest >> 4
+    # 0x4300 | code is the bf16 number 128 + code: widening by bits instead of by conversion
+    values = (codes.to(torch.int16) | 0x4300).view(torch.bfloat16).sub_(136)
+    groups = values.view(-1, weight.group_size, last - first)  # (K / g, g, n)
+    scales = weight.scales_zeros[:, None, first:last, 0]  # (K / g, 1, n)
+    zeros = weight.scales_zeros[:, None, first:last, 1]
+    return torch.addcmul(zeros, groups, scales).view(n_columns, last - first)
+
+
+@functools.cache
+def find_block_rows() -> int:
+    """Return how many rows torch puts into one block on this machine."""
+    codes = torch.zeros(128, 2, dtype=torch.int32)
+    codes[32, 0] = 1
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1).view(-1)
+    # in a block of 64 rows, row 32 shares the first byte with row 0
+    return 64 if int(packed.nonzero()[0]) == 0 else 32
+
+
+@functools.cache
+def verify_layout() -> bool:
+    """Prove on a small matrix that this machine packs as `expand_columns` undoes."""
+    weight = quantize_int4(torch.randn(176, 64, generator=torch.Generator().manual_seed(1)), 32)
+    expected = dequantize(weight, torch.bfloat16)
+    packed = pack(weight)
+    found = expand_columns(packed, 0, packed.n_rows).T
+    product = torch.ops.aten._weight_int4pack_mm_for_cpu(
+        torch.eye(64, dtype=torch.bfloat16), packed.codes, 32, packed.scales_zeros
+    ).T
+    return torch.equal(found, expected) and torch.allclose(product, expected, atol=1e-2)
+
+
+def _kernel_group(n_columns: int, group_size: int) -> int | None:
+    """Return the largest group of the kernel that divides both."""
+    for group in KERNEL_GROUP_SIZES:
+        if group_size % group == 0 and n_columns % group == 0:
+            return group
+    return None
