@@ -64,6 +64,16 @@ class Settings(BaseSettings):
     )
     max_new_tokens: int = Field(1024, ge=16, description="Longest completion, in tokens.")
 
+    hub: Literal["huggingface", "modelscope"] = Field(
+        "huggingface", description="Where `kb model pull` looks; in China modelscope is nearer."
+    )
+    hub_endpoint: str = Field(
+        "", description="A mirror of that hub, such as https://hf-mirror.com."
+    )
+    hub_token: SecretStr | None = Field(
+        None, description="Token for that hub, if a model needs an account; sent nowhere else."
+    )
+
     embed_batch: int = Field(
         64, ge=1, le=1024, description="Texts per embedder call; measured best of 8 to 128."
     )

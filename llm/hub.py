@@ -121,7 +121,7 @@ def pull(
     Raises:
         DownloadError: see the message; every one says what to do next.
     """
-    name, repo = _find(name_or_repo, source)
+    name, repo = find_repo(name_or_repo, source)
     client = Client(endpoint or ENDPOINTS[source], token=token, cancel=cancel)
     files = choose_files(list_files(client, repo, source), repo)
     try:
@@ -145,6 +145,26 @@ def pull(
         if progress is not None and not missing:
             progress(total, total, "")
     return folder
+
+
+def find_repo(name_or_repo: str, source: Source) -> tuple[str, str]:
+    """Return the model's name and its repository at `source`.
+
+    A repository that is none of ``KNOWN_MODELS`` is its own name.
+
+    Raises:
+        DownloadError: neither a known name nor ORG/NAME.
+    """
+    for name, known in KNOWN_MODELS.items():
+        repos = {"huggingface": known.huggingface, "modelscope": known.modelscope}
+        if name_or_repo in (name, *repos.values()):
+            return name, repos[source]
+    if re.fullmatch(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", name_or_repo, re.ASCII):
+        return name_or_repo, name_or_repo
+    raise DownloadError(
+        f"no model named {name_or_repo!r}; known: {', '.join(KNOWN_MODELS)}; "
+        "others by their repository, as ORG/NAME"
+    )
 
 
 def list_files(client: Client, repo: str, source: Source) -> list[RemoteFile]:
@@ -207,20 +227,6 @@ def choose_files(files: Sequence[RemoteFile], repo: str) -> list[RemoteFile]:
             )
     small = [*sorted(NEEDED & by_name.keys()), *code, *vocabulary]
     return [by_name[name] for name in (*small, *weights)]
-
-
-def _find(name_or_repo: str, source: Source) -> tuple[str, str]:
-    """Return the model's name and its repository at `source`; repositories name themselves."""
-    for name, known in KNOWN_MODELS.items():
-        repos = {"huggingface": known.huggingface, "modelscope": known.modelscope}
-        if name_or_repo in (name, *repos.values()):
-            return name, repos[source]
-    if re.fullmatch(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+", name_or_repo, re.ASCII):
-        return name_or_repo, name_or_repo
-    raise DownloadError(
-        f"no model named {name_or_repo!r}; known: {', '.join(KNOWN_MODELS)}; "
-        "others by their repository, as ORG/NAME"
-    )
 
 
 def _modelscope_entries(answer: Any, host: str, repo: str) -> Any:

@@ -14,6 +14,7 @@ import click
 
 from kb.cli.edge import Edge
 from kb.errors import KBError
+from llm.errors import LlmError
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "delete": ("kb.cli.bases", "delete", "Delete a knowledge base."),
     "docs": ("kb.cli.docs", "docs", "List, show and remove documents."),
     "serve": ("kb.cli.serve", "serve", "Serve the HTTP API and the web page."),
+    "model": ("kb.cli.model", "model", "Fetch language models onto this machine."),
     "verify": ("kb.cli.verify", "verify", "Prove that indexes and database agree."),
     "doctor": ("kb.cli.doctor", "doctor", "Explain this machine and what would run on it."),
     "config": ("kb.cli.doctor", "config", "Print each setting and where it came from."),
@@ -78,7 +80,7 @@ def run(arguments: list[str] | None = None, edge: Any = None) -> int:
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
-    except KBError as exc:
+    except (KBError, LlmError) as exc:
         logger.debug("the command failed", exc_info=True)
         click.echo(f"kb: {exc}", err=True)
         return 1

@@ -22,6 +22,8 @@ from urllib.request import Request
 
 import pytest
 
+from kb.cli.edge import Edge
+from kb.cli.main import run
 from llm import download
 from llm.download import RemoteFile
 from llm.errors import DownloadError
@@ -680,3 +682,76 @@ def test_bin_shards_need_all_of_them_and_their_index() -> None:
 
 def test_files_in_subfolders_are_not_taken() -> None:
     assert names_chosen(WEIGHTS, "old/config.json", "onnx/model.safetensors") == [WEIGHTS]
+
+
+def run_pull(home: Path, server: Hub, *arguments: str, **settings: Any) -> int:
+    """Run ``kb model pull`` as configured for `server`."""
+    edge = Edge({"home": home, "hub_endpoint": server.url, "hub_token": "hf_secret", **settings})
+    return run(["model", "pull", *arguments], edge)
+
+
+def test_the_command_fetches_into_the_data_folder_and_names_the_next(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run_pull(tmp_path, hub, MODEL)
+
+    folder = tmp_path / "checkpoints" / MODEL
+    printed = capsys.readouterr()
+    assert status == 0
+    assert contents(folder) == WHOLE
+    assert printed.out.splitlines()[-1] == f"next: kb model add {folder} --bits 4"
+    assert "about 12.5 GB, zai-org/chatglm3-6b at http://127.0.0.1" in printed.err
+    assert hub.asked(WEIGHTS, "authorization") == ["Bearer hf_secret"]
+
+
+def test_the_command_prints_json(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run_pull(tmp_path, hub, "org/my-tune", "--json", hub="modelscope")
+
+    assert status == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "name": "org/my-tune",
+        "repo": "org/my-tune",
+        "source": "modelscope",
+        "path": str(tmp_path / "checkpoints" / "org--my-tune"),
+    }
+
+
+@pytest.mark.parametrize("other", [["--endpoint"], ["--source", "modelscope", "--endpoint"]])
+def test_a_token_is_not_given_to_a_hub_it_was_not_configured_for(
+    start_hub: Callable[[], Hub], hub: Hub, tmp_path: Path, other: list[str]
+) -> None:
+    stranger = start_hub()
+
+    assert run_pull(tmp_path, hub, MODEL, *other, stranger.url) == 0
+
+    assert not hub.requests
+    assert {headers.get("authorization") for _, headers in stranger.requests} == {None}
+
+
+def test_the_command_fails_with_one_line(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_pull(tmp_path, hub, "chatglm9") == 1
+    unknown = capsys.readouterr().err
+    hub.refusals = [(404, {})]
+    assert run_pull(tmp_path, hub, MODEL, "--json") == 1
+    missing = capsys.readouterr()
+
+    assert unknown.startswith("kb: no model named 'chatglm9'; known: chatglm-6b, ")
+    assert unknown.count("\n") == 1
+    assert missing.err.splitlines()[-1].startswith("kb: 127.0.0.1 does not have")
+    assert not missing.out
+
+
+def test_the_command_loads_no_model_library() -> None:
+    script = (
+        "import sys; from kb.cli.main import run; run(['model', 'pull', 'x'])\n"
+        "print([name for name in ('torch', 'sqlalchemy') if name in sys.modules])"
+    )
+
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert "no model named 'x'" in finished.stderr
+    assert finished.stdout.splitlines()[-1] == "[]"
