@@ -8,6 +8,7 @@ database in the end; what is gone there is dropped and the search widened.
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from kb.records import (
 )
 from kb.storage.bases import check_fulltext_version, find_base, source_record
 from kb.storage.database import Database
-from kb.storage.documents import display_name
+from kb.storage.documents import chunk_record, display_name
 from kb.storage.fulltext import FullText
 from kb.storage.tables import ChunkRow, DocumentRow, DocumentVersionRow, SourceRow
 from kb.terms import FULLTEXT, TermStats
@@ -64,6 +65,15 @@ class _Version:
     pages: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """What each channel that has a say found, and the question's frequencies, by base id."""
+
+    dense: Mapping[str, Sequence[tuple[int, float]]]
+    lexical: Mapping[str, Sequence[tuple[int, float]]]
+    stats: Mapping[str, TermStats]
+
+
 class Retriever:
     """Owns the open indexes and a cache of document texts. Safe to share between threads."""
 
@@ -88,17 +98,23 @@ class Retriever:
         """
         check_question(question)
         with self._database.read() as session:
-            found = (find_base(session, kb) for kb in question.kbs)
-            bases = tuple({base.id: base for base in found}.values())
-            for base in bases:
-                check_fulltext_version(base, FULLTEXT)
-            stats = {base.id: FullText(session, base.id).stats(question.text) for base in bases}
-        weights = {base.id: _weights(question, base, stats[base.id]) for base in bases}
-        passages = self._passages(question, bases, weights)
+            named = [find_base(session, kb) for kb in question.kbs]
+        bases = tuple({base.id: base for base in named}.values())
+        for base in bases:
+            check_fulltext_version(base, FULLTEXT)
+        vectors = self._embed(question, bases)
+        depth = max(CANDIDATES, 2 * question.top_k)
+        while True:
+            found = self._candidates(question, bases, vectors, depth)
+            passages = self._passages(question, bases, found)
+            lists = [*found.dense.values(), *found.lexical.values()]
+            if len(passages) >= question.top_k or all(len(hits) < depth for hits in lists):
+                break
+            depth *= 4  # chunks have gone since the index was read: look further
         return Retrieval(
             hits=tuple(passage.hit for passage in passages),
             passages=passages,
-            stats=sum(stats.values(), TermStats()),
+            stats=sum(found.stats.values(), TermStats()),
             bases=bases,
         )
 
@@ -128,39 +144,9 @@ class Retriever:
         with self._lock:
             self._views.pop(kb_id, None)
 
-    def _passages(
-        self,
-        question: Question,
-        bases: Sequence[KnowledgeBase],
-        weights: Mapping[str, Mapping[str, float]],
-    ) -> tuple[Passage, ...]:
-        vectors = self._embed(question.text, [b for b in bases if weights[b.id]["dense"]])
-        strongest = {
-            channel: max((weights[base.id][channel] for base in bases), default=0.0)
-            for channel in ("dense", "lexical")
-        }
-        depth = max(CANDIDATES, 2 * question.top_k)
-        while True:
-            scores: dict[str, dict[int, float]] = {"dense": {}, "lexical": {}}
-            was_exhausted = True
-            for base in bases:
-                vector = vectors.get(base.id)
-                for channel, found in self._candidates(
-                    base, question.text, weights[base.id], vector, depth
-                ).items():
-                    scores[channel].update(found)
-                    was_exhausted = was_exhausted and len(found) < depth
-            rankings = {
-                channel: sorted(found, key=lambda id_, f=found: -f[id_])  # type: ignore[misc]
-                for channel, found in scores.items()
-            }
-            passages = self._read_back(bases, fuse(rankings, strongest), scores, question.top_k)
-            if len(passages) >= question.top_k or was_exhausted:
-                return passages
-            depth *= 4  # chunks have gone since the index was read: look further
-
-    def _embed(self, text: str, bases: Sequence[KnowledgeBase]) -> dict[str, Vectors]:
-        """Return the question's vector for each of these bases, embedded once."""
+    def _embed(self, question: Question, bases: Sequence[KnowledgeBase]) -> dict[str, Vectors]:
+        """Return the question's vector for each base whose dense channel has a say."""
+        bases = [base for base in bases if _weights(question, base)["dense"]]
         if not bases:
             return {}
         for base in bases:
@@ -170,25 +156,59 @@ class Retriever:
                     f"{base.embedder.identity!r}, not {self._embedder.spec.identity!r}; search "
                     "it with `--channel lexical`, or ingest its folder into a new one"
                 )
-        vector = np.asarray(self._embedder.embed_query(text), dtype=np.float32)
+        vector = np.asarray(self._embedder.embed_query(question.text), dtype=np.float32)
         return {base.id: vector for base in bases}
 
     def _candidates(
         self,
-        base: KnowledgeBase,
-        text: str,
-        weights: Mapping[str, float],
-        vector: Vectors | None,
+        question: Question,
+        bases: Sequence[KnowledgeBase],
+        vectors: Mapping[str, Vectors],
         depth: int,
-    ) -> dict[str, dict[int, float]]:
-        """Return chunk ids with scores for each channel that has a say."""
-        scores: dict[str, dict[int, float]] = {}
-        if vector is not None:
-            scores["dense"] = dict(self.view(base).search(vector, depth))
-        if weights["lexical"]:
-            with self._database.read() as session:
-                scores["lexical"] = dict(FullText(session, base.id).search(text, depth))
-        return scores
+    ) -> _Candidates:
+        """Ask both channels at once: FAISS and SQLite let other threads run while they work."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            dense = pool.submit(self._dense, bases, vectors, depth)
+            lexical, stats = self._lexical(question, bases, depth)
+            return _Candidates(dense=dense.result(), lexical=lexical, stats=stats)
+
+    def _dense(
+        self, bases: Sequence[KnowledgeBase], vectors: Mapping[str, Vectors], depth: int
+    ) -> dict[str, list[tuple[int, float]]]:
+        return {
+            base.id: self.view(base).search(vectors[base.id], depth)
+            for base in bases
+            if base.id in vectors
+        }
+
+    def _lexical(
+        self, question: Question, bases: Sequence[KnowledgeBase], depth: int
+    ) -> tuple[dict[str, list[tuple[int, float]]], dict[str, TermStats]]:
+        """Return hits and, whether or not the channel has a say, the question's frequencies."""
+        hits: dict[str, list[tuple[int, float]]] = {}
+        stats: dict[str, TermStats] = {}
+        with self._database.read() as session:
+            for base in bases:
+                fulltext = FullText(session, base.id)
+                stats[base.id] = fulltext.stats(question.text)
+                if question.channel != "dense":
+                    hits[base.id] = fulltext.search(question.text, depth, stats=stats[base.id])
+        return hits, stats
+
+    def _passages(
+        self, question: Question, bases: Sequence[KnowledgeBase], found: _Candidates
+    ) -> tuple[Passage, ...]:
+        """Pool the candidates of all bases by channel, fuse the channels, read the best back."""
+        weights = [_weights(question, base, found.stats[base.id]) for base in bases]
+        strongest = {
+            channel: max(each[channel] for each in weights) for channel in ("dense", "lexical")
+        }
+        scores = {"dense": _pooled(found.dense), "lexical": _pooled(found.lexical)}
+        rankings = {
+            channel: sorted(by_id, key=by_id.__getitem__, reverse=True)
+            for channel, by_id in scores.items()
+        }
+        return self._read_back(bases, fuse(rankings, strongest), scores, question.top_k)
 
     def _read_back(
         self,
@@ -228,6 +248,7 @@ class Retriever:
     def _rows(
         self, session: Session, kb_ids: Sequence[str], chunk_ids: Sequence[int]
     ) -> dict[int, tuple[Chunk, str, tuple[int, ...]]]:
+        """Return each chunk that is still there, with its document's name and page starts."""
         rows = session.execute(
             select(ChunkRow, DocumentRow.path, SourceRow, DocumentVersionRow.id)
             .join(DocumentRow, ChunkRow.document_id == DocumentRow.id)
@@ -238,44 +259,37 @@ class Retriever:
                 ChunkRow.kb_id.in_(kb_ids),
                 DocumentVersionRow.is_current,
             )
-        )
+        ).all()
+        versions = self._read_versions(session, {version_id for *_, version_id in rows})
         found = {}
         for row, path, source, version_id in rows:
-            version = self._version(session, version_id)
-            chunk = Chunk(
-                id=row.id,
-                kb_id=row.kb_id,
-                document_id=row.document_id,
-                version_id=version_id,
-                position=row.position,
-                start=row.start,
-                end=row.end,
-                page=row.page,
-                heading=row.heading,
-                text=version.text[row.start : row.end],
-            )
+            version = versions[version_id]
+            chunk = chunk_record(row, version_id, version.text)
             found[row.id] = (chunk, display_name(source_record(source), path), version.pages)
         return found
 
-    def _version(self, session: Session, version_id: int) -> _Version:
+    def _read_versions(self, session: Session, ids: set[int]) -> dict[int, _Version]:
         with self._lock:
-            if version_id in self._versions:
-                self._versions.move_to_end(version_id)
-                return self._versions[version_id]
-        row = session.execute(
-            select(DocumentVersionRow.text, DocumentVersionRow.page_starts).where(
-                DocumentVersionRow.id == version_id
-            )
-        ).one()
-        version = _Version(text=row.text, pages=tuple(row.page_starts))
+            versions = {id_: self._versions[id_] for id_ in ids & self._versions.keys()}
+            for id_ in versions:
+                self._versions.move_to_end(id_)
+        rows = session.execute(
+            select(
+                DocumentVersionRow.id, DocumentVersionRow.text, DocumentVersionRow.page_starts
+            ).where(DocumentVersionRow.id.in_(ids - versions.keys()))
+        )
+        read = {id_: _Version(text=text, pages=tuple(starts)) for id_, text, starts in rows}
+        self._remember(read)
+        return versions | read
+
+    def _remember(self, versions: Mapping[int, _Version]) -> None:
         with self._lock:
-            if version_id not in self._versions:
-                self._versions[version_id] = version
-                self._cached_chars += len(version.text)
+            for id_ in versions.keys() - self._versions.keys():
+                self._versions[id_] = versions[id_]
+                self._cached_chars += len(versions[id_].text)
             while self._cached_chars > CACHED_TEXT_CHARS and len(self._versions) > 1:
                 _, oldest = self._versions.popitem(last=False)
                 self._cached_chars -= len(oldest.text)
-        return version
 
 
 def check_question(question: Question) -> None:
@@ -298,13 +312,19 @@ def check_question(question: Question) -> None:
         raise InvalidInputError("kbs", "name at least one knowledge base")
 
 
-def _weights(question: Question, base: KnowledgeBase, stats: TermStats) -> dict[str, float]:
+def _weights(
+    question: Question, base: KnowledgeBase, stats: TermStats | None = None
+) -> dict[str, float]:
     if question.channel == "hybrid":
         return channel_weights(question.text, base.embedder, stats=stats)
     return {
         "dense": float(question.channel == "dense"),
         "lexical": float(question.channel == "lexical"),
     }
+
+
+def _pooled(found: Mapping[str, Sequence[tuple[int, float]]]) -> dict[int, float]:
+    return {chunk_id: score for hits in found.values() for chunk_id, score in hits}
 
 
 def _has_surrogates(text: str) -> bool:

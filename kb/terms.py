@@ -66,9 +66,9 @@ _MAX_TERM = 64  # longer "words" are base64, hashes and rulers of dashes
 
 @dataclass(frozen=True, slots=True)
 class TermStats:
-    """How many chunks of the searched bases hold each content word of a question.
+    """How many chunks of the searched bases hold each term of a question.
 
-    `frequencies` holds words and, for those that are no terms, their pairs; no absent ones.
+    `frequencies` holds content words, their pairs and what full text looks up; no absent ones.
     Statistics of several bases add up.
     """
 

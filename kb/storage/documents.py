@@ -433,21 +433,23 @@ def list_chunks(session: Session, document: Document) -> list[Chunk]:
     if not rows or document.version_id is None:
         return []
     text = version_text(session, document.version_id)
-    return [
-        Chunk(
-            id=row.id,
-            kb_id=row.kb_id,
-            document_id=row.document_id,
-            version_id=document.version_id,
-            position=row.position,
-            start=row.start,
-            end=row.end,
-            page=row.page,
-            heading=row.heading,
-            text=text[row.start : row.end],
-        )
-        for row in rows
-    ]
+    return [chunk_record(row, document.version_id, text) for row in rows]
+
+
+def chunk_record(row: ChunkRow, version_id: int, document_text: str) -> Chunk:
+    """Return a chunk with its span of the document's current text."""
+    return Chunk(
+        id=row.id,
+        kb_id=row.kb_id,
+        document_id=row.document_id,
+        version_id=version_id,
+        position=row.position,
+        start=row.start,
+        end=row.end,
+        page=row.page,
+        heading=row.heading,
+        text=document_text[row.start : row.end],
+    )
 
 
 def version_text(session: Session, version_id: int) -> str:

@@ -73,12 +73,15 @@ class FullText:
         """Forget chunks; unknown ids are ignored."""
         sqlite.delete_fulltext(self._session, self._kb_id, chunk_ids)
 
-    def search(self, query: str, top_k: int) -> list[tuple[int, float]]:
+    def search(
+        self, query: str, top_k: int, *, stats: TermStats | None = None
+    ) -> list[tuple[int, float]]:
         """Return ``(chunk_id, score)`` best first; score is BM25, >= 0, higher is better.
 
         Very common terms are left out unless the base holds no other term of the question.
+        `stats` are those of the same query, read here when not given.
         """
-        terms = self._useful_terms(query_terms(query))
+        terms = self._useful_terms(query, stats or self.stats(query))
         if not terms or top_k <= 0:
             return []
         match = " OR ".join(f'"{term}"' for term in terms)  # no term holds a quote
@@ -86,28 +89,39 @@ class FullText:
         return [(chunk_id, max(score, 0.0)) for chunk_id, score in found]
 
     def stats(self, question: str) -> TermStats:
-        """Return how many chunks hold each content word of `question`, for `kb.support`."""
+        """Return how many chunks hold each term of `question`.
+
+        One reading serves `search` and, with the pairs of Chinese content words, `kb.support`.
+        """
+        n_chunks = self.count()
         words = content_words(question)[:MAX_CANDIDATE_TERMS]
         terms = dict.fromkeys(words)
         for word in words:
             terms.update(dict.fromkeys(pairs(word) if is_han(word) else ()))
-        frequencies = sqlite.fulltext_frequencies(self._session, self._kb_id, list(terms))
-        return TermStats(n_chunks=self.count(), frequencies=frequencies)
+        terms.update(dict.fromkeys(_candidate_terms(question, n_chunks)))
+        frequencies = sqlite.fulltext_frequencies(self._session, self._kb_id, terms)
+        return TermStats(n_chunks=n_chunks, frequencies=frequencies)
 
-    def _useful_terms(self, terms: Sequence[str]) -> list[str]:
+    def _useful_terms(self, query: str, stats: TermStats) -> list[str]:
         """Choose what to look up: the rarest terms that the base holds, within the budget."""
-        n_chunks = self.count()
-        if n_chunks > MAX_CHUNKS_FOR_SINGLES:
-            terms = [term for term in terms if not is_single(term)] or terms
-        frequencies = sqlite.fulltext_frequencies(
-            self._session, self._kb_id, terms[:MAX_CANDIDATE_TERMS]
-        )
-        common = max(COMMON_MIN_CHUNKS, COMMON_SHARE * n_chunks)
+        candidates = _candidate_terms(query, stats.n_chunks)
+        frequencies = [
+            (stats.frequencies[term], term) for term in candidates if term in stats.frequencies
+        ]
+        common = max(COMMON_MIN_CHUNKS, COMMON_SHARE * stats.n_chunks)
         chosen: list[str] = []
         postings = 0
-        for term, frequency in sorted(frequencies.items(), key=lambda item: item[1]):
+        for frequency, term in sorted(frequencies):
             postings += frequency
             if chosen and (frequency > common or postings > POSTING_BUDGET):
                 break
             chosen.append(term)
         return chosen[:MAX_QUERY_TERMS]
+
+
+def _candidate_terms(query: str, n_chunks: int) -> list[str]:
+    """Return the terms of `query` that a base of `n_chunks` may be asked for."""
+    terms = query_terms(query)
+    if n_chunks > MAX_CHUNKS_FOR_SINGLES:
+        terms = [term for term in terms if not is_single(term)] or terms
+    return terms[:MAX_CANDIDATE_TERMS]
