@@ -120,7 +120,7 @@ def _warm(services: Services, readiness: Readiness) -> None:
     except KBError as exc:
         logger.warning("not ready: %s", exc)
         readiness.finish(str(exc))
-    except Exception:
+    except Exception:  # a thread of its own: libraries of models raise anything, /ready says so
         logger.exception("not ready")
         readiness.finish("models or indexes cannot be loaded; the server's log says more")
     else:

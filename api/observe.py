@@ -51,7 +51,7 @@ class Observe:
             await self.app(scope, receive, send_safely)
         except ClientDisconnect:
             return  # in the middle of its own request: nobody is left to answer
-        except Exception as exc:
+        except Exception as exc:  # the HTTP boundary: a bug becomes a 500 with an id in the log
             if status:  # too late for another reply; the connection is cut, as it must be
                 log_bug(exc)
                 raise

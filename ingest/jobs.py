@@ -122,7 +122,7 @@ class JobRunner:
         """Run one step of the loop; a failure (a full disk, say) is logged and met again later."""
         try:
             return step()
-        except Exception:
+        except Exception:  # the queue's thread must outlive any step; the log has the traceback
             logger.exception("the upload queue stumbled; it goes on")
             return False
 
@@ -209,7 +209,7 @@ class JobRunner:
         except KBError as exc:
             logger.warning("job %s failed: %s", job.id, type(exc).__name__)
             return _End("failed", error=str(exc), error_type=type(exc).__name__)
-        except Exception as exc:
+        except Exception as exc:  # the boundary of a job: a bug ends this one, not the queue
             logger.exception("job %s failed by a bug", job.id)
             return _End(
                 "failed",
@@ -308,7 +308,7 @@ class _Reporter:
                     beat_at = time.monotonic()
                 else:
                     self._look()
-            except Exception:
+            except Exception:  # without this thread's heartbeat the job would look dead
                 # The sync meets the same trouble (a full disk, a lock) and says it better.
                 logger.exception("job %s: progress could not be stored", self._job.id)
                 with self._lock:

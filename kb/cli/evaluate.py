@@ -204,7 +204,7 @@ def _write_corpus(parent: Path, questions: QuestionSet) -> Path:
             heading = f"# {title}\n\n" if title else ""
             (part / name).write_text(heading + document.text, encoding="utf-8", newline="\n")
         os.replace(part, folder)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: a half-written folder must not stay
         shutil.rmtree(part, ignore_errors=True)
         raise
     return folder
