@@ -1,6 +1,5 @@
 """What routes work with: the parts of the running server, put together by `api.app`."""
 
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +16,7 @@ from kb.records import KnowledgeBase
 from kb.storage.bases import check_name, find_base
 from kb.storage.blobs import Blobs
 from kb.storage.database import Database
-
-_ID = re.compile(r"[0-9a-f]{32}")
+from kb.storage.tables import HEX_ID
 
 
 class Readiness:
@@ -69,7 +67,7 @@ def base_named(parts: Parts, kb: str) -> KnowledgeBase:
         InvalidInputError: it is neither an id nor a name that a knowledge base can have.
         KnowledgeBaseNotFoundError: naming those that exist.
     """
-    if not _ID.fullmatch(kb):
+    if not HEX_ID.fullmatch(kb):
         check_name(kb)
     with parts.database.read() as session:
         return find_base(session, kb)

@@ -9,13 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from kb.records import Channel, Document, KnowledgeBase, Source, Turn
-from kb.retrieve import MAX_QUESTION_CHARS
+from kb.records import (
+    MAX_QUESTION_CHARS,
+    MAX_TOP_K,
+    Channel,
+    Document,
+    KnowledgeBase,
+    Source,
+    Turn,
+)
 from kb.storage.bases import BaseCounts
 
 MAX_TURN_CHARS = 100_000
 MAX_TURNS = 100
-MAX_TOP_K = 100
 MAX_BASES = 100
 
 

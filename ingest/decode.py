@@ -57,10 +57,6 @@ _SHORT_SCORE = 2.5
 _MAX_NUL_SHARE = 0.1
 _MAX_CONTROL_SHARE = 0.02
 _WESTERN_SCORE = 3.0  # passing the pattern is as good as being Chinese
-_SHORT_BYTES = 64
-_SHORT_SCORE = 2.5
-_MAX_NUL_SHARE = 0.1
-_MAX_CONTROL_SHARE = 0.02
 
 _NULS = re.compile("\0+")
 _CONTROL = re.compile("[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")  # not \a \b \t \n \v \f \r ESC

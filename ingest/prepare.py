@@ -1,8 +1,7 @@
 """From a parsed file to chunks that are ready for their transaction. Pure functions."""
 
-from bisect import bisect_right
-
 from ingest.splitter import split
+from kb.citations import page_at
 from kb.embedder import embedded_text, text_hash
 from kb.records import LoadedDocument
 from kb.storage.documents import PreparedChunk, PreparedDocument
@@ -36,8 +35,3 @@ def prepare(path: str, stat_key: str, loaded: LoadedDocument) -> tuple[PreparedD
             )
         )
     return PreparedDocument(path, stat_key, loaded, tuple(chunks)), strings
-
-
-def page_at(pages: tuple[int, ...], offset: int) -> int | None:
-    """Return the 1-based page that holds `offset`; None where the format has no pages."""
-    return max(1, bisect_right(pages, offset)) if pages else None

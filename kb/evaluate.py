@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from kb.errors import InvalidInputError
-from kb.records import Answer, Citation, Hit
+from kb.records import MAX_TOP_K, Answer, Citation, Hit
 
 DISTINCT_DOCUMENTS = 10
-MAX_FETCHED = 1000
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -259,9 +258,9 @@ def _distinct_documents(text: str, target: Target) -> tuple[str, ...]:
     while True:
         hits = target.search(text, wanted)
         ranked = dict.fromkeys(target.doc_ids.get(hit.chunk.document_id, "") for hit in hits)
-        if len(ranked) >= DISTINCT_DOCUMENTS or len(hits) < wanted or wanted >= MAX_FETCHED:
+        if len(ranked) >= DISTINCT_DOCUMENTS or len(hits) < wanted or wanted >= MAX_TOP_K:
             return tuple(ranked)
-        wanted = min(wanted * 3, MAX_FETCHED)
+        wanted = min(wanted * 3, MAX_TOP_K)
 
 
 def _tokens(text: str, lang: str) -> list[str]:

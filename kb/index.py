@@ -33,6 +33,7 @@ from kb.protocols import Vectors
 from kb.storage.bases import new_id, now
 from kb.storage.changes import log_state, read_changes, trim_log
 from kb.storage.database import Database
+from kb.storage.durable import flush_to_disk
 from kb.storage.embeddings import from_bytes
 from kb.storage.tables import ChunkRow, EmbeddingRow, SnapshotRow
 
@@ -208,9 +209,9 @@ class IndexView:
                 index.write(unfinished)
             failpoint("index.written")
             checksum = _sha256(unfinished)
-            _sync(unfinished)
+            flush_to_disk(unfinished)
             os.replace(unfinished, path)
-            _sync(self._folder)
+            flush_to_disk(self._folder)
             failpoint("index.renamed")
         except (OSError, RuntimeError) as exc:
             path.with_suffix(".tmp").unlink(missing_ok=True)
@@ -331,12 +332,3 @@ class IndexView:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a folder entry to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

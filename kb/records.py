@@ -248,6 +248,12 @@ class Turn:
     answer: str
 
 
+# A page pasted into a question has about 3,000 characters.
+MAX_QUESTION_CHARS = 10_000
+# Far more than an answer can use; a program may want to list what there is.
+MAX_TOP_K = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a user asks. `kbs` are names or ids; `top_k` passages are put to the answerer."""

@@ -22,6 +22,8 @@ from kb.errors import InvalidInputError, VersionMismatchError
 from kb.fusion import channel_weights, fuse
 from kb.protocols import Vectors
 from kb.records import (
+    MAX_QUESTION_CHARS,
+    MAX_TOP_K,
     ChannelScores,
     Chunk,
     Hit,
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
 CANDIDATES = 50
 # Texts of documents kept in memory, by version; versions never change.
 CACHED_TEXT_CHARS = 32_000_000
-MAX_QUESTION_CHARS = 10_000
-MAX_TOP_K = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from typing import Any
 
 from kb import stopwords
 from kb.numbers import CHINESE_NUMBER, canonical, chinese_to_int
+from kb.records import MAX_QUESTION_CHARS
 
 # Chosen among 20, 50 and 150 by how well small mixed bases tell what they can answer.
 PRIOR_CHUNKS = 150
@@ -59,8 +60,6 @@ _HAN_ONLY = re.compile(rf"[{_HAN}]+$")
 _QUANTITY = re.compile(
     "(?!几何|几乎|幾何|幾乎)[几幾哪].?$|多[久长長大高远遠深重宽寬快](?:时间|時間)?$"
 )
-# What is read of a question; a page pasted into it has about 3,000 characters.
-MAX_QUESTION_CHARS = 20_000
 _MAX_TERM = 64  # longer "words" are base64, hashes and rulers of dashes
 
 

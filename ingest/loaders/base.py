@@ -5,9 +5,13 @@ runs in the parser child, reads nothing else and writes nothing.
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 from kb.errors import LimitExceededError
 from kb.records import Heading
+
+if TYPE_CHECKING:
+    from kb.config import Settings
 
 # A heading longer than this is a paragraph in disguise; the path is embedded with each chunk.
 MAX_TITLE_CHARS = 200
@@ -28,6 +32,17 @@ class ParseLimits:
     max_pages: int
     max_cells: int
     max_text_chars: int
+
+    @classmethod
+    def of(cls, settings: "Settings") -> Self:
+        return cls(
+            timeout_s=settings.parse_timeout_s,
+            memory_mb=settings.parse_memory_mb,
+            max_file_mb=settings.max_file_mb,
+            max_pages=settings.max_pages,
+            max_cells=settings.max_cells,
+            max_text_chars=settings.max_text_chars,
+        )
 
 
 @dataclass(frozen=True, slots=True)

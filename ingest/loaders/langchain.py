@@ -13,15 +13,9 @@ from langchain_core.documents import Document
 
 from ingest.loaders import load_bytes
 from ingest.loaders.base import ParseLimits
+from kb.config import Settings
 
-_LIMITS = ParseLimits(
-    timeout_s=120,
-    memory_mb=2048,
-    max_file_mb=200,
-    max_pages=5000,
-    max_cells=2_000_000,
-    max_text_chars=50_000_000,
-)
+_LIMITS = ParseLimits.of(Settings.model_validate({}))  # the defaults
 
 
 class FileLoader(BaseLoader):

@@ -6,7 +6,7 @@ import click
 
 from kb.cli.edge import DEFAULT_KB, Edge, json_option, pass_edge, print_json, shown
 from kb.errors import KBError
-from kb.records import Answer, Channel, Failed, Finished, Question, Token
+from kb.records import MAX_TOP_K, Answer, Channel, Failed, Finished, Question, Token
 
 if TYPE_CHECKING:
     from kb.records import Citation
@@ -20,7 +20,7 @@ _kbs_option = click.option(
     help="Knowledge base; may be repeated.",
 )
 _top_k_option = click.option(
-    "-k", "--top-k", type=click.IntRange(1, 1000), help="How many passages. [default: 5]"
+    "-k", "--top-k", type=click.IntRange(1, MAX_TOP_K), help="How many passages. [default: 5]"
 )
 QUOTE_CHARS = 160
 EXTRACTIVE = "extractive"

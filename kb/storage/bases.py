@@ -1,6 +1,5 @@
 """Knowledge bases and their sources: create, find, list, rename, delete."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from kb.errors import (
 from kb.records import EmbedderSpec, KnowledgeBase, Source
 from kb.storage.fulltext import FullText
 from kb.storage.tables import (
+    HEX_ID,
     ChunkRow,
     DocumentRow,
     EmbedderRow,
@@ -29,7 +29,6 @@ from kb.storage.tables import (
 from kb.storage.traces import redact_documents
 
 MAX_NAME_CHARS = 100
-HEX_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)

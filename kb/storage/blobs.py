@@ -29,6 +29,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from kb.errors import StorageError
+from kb.storage.durable import flush_to_disk
 from kb.storage.jobs import RESUMABLE_STATES
 from kb.storage.tables import DocumentRow, JobFileRow, JobRow, SourceRow
 
@@ -113,7 +114,7 @@ class Blobs:
         """
         try:
             for blob in staged:
-                _sync(blob.path)
+                flush_to_disk(blob.path)
         except OSError as exc:
             raise _storage_error(self.folder, exc) from exc
 
@@ -122,7 +123,7 @@ class Blobs:
         try:
             for blob in staged:
                 os.replace(blob.path, self.path(blob.sha256))
-            _sync(self.folder)
+            flush_to_disk(self.folder)
         except OSError as exc:
             raise _storage_error(self.folder, exc) from exc
 
@@ -205,15 +206,6 @@ def _open_new(path: Path) -> BinaryIO:
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
     except OSError as exc:
         raise _storage_error(path.parent, exc) from exc
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a folder's names to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _storage_error(folder: Path, exc: OSError) -> StorageError:

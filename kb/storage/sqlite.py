@@ -19,6 +19,8 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
+from kb.storage.tables import HEX_ID
+
 # How long a writer waits for another one. A document's transaction is far shorter.
 BUSY_TIMEOUT_S = 60
 # An execution option: transactions begun with it take the write lock at once.
@@ -118,7 +120,7 @@ def insert_new(table: Any) -> Any:
 
 
 def _fulltext_table(kb_id: str) -> str:
-    if len(kb_id) != 32 or not set(kb_id) <= set("0123456789abcdef"):
+    if not HEX_ID.fullmatch(kb_id):
         raise ValueError(f"not a knowledge base id: {kb_id!r}")
     return f"fulltext_{kb_id}"
 

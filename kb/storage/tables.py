@@ -11,6 +11,7 @@ Old versions stay only while a stored citation names them. The full-text rows li
 per knowledge base (see `kb.storage.sqlite`), since BM25 statistics are per base.
 """
 
+import re
 from typing import Any
 
 from sqlalchemy import (
@@ -41,6 +42,7 @@ class Base(DeclarativeBase):
 
 
 HexId = String(32)
+HEX_ID = re.compile(r"[0-9a-f]{32}")  # what it holds
 
 
 class EmbedderRow(Base):
