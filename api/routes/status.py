@@ -18,8 +18,10 @@ router = APIRouter(tags=["status"])
 # What the page and scripts say about each kind of answerer.
 NOTES = {
     "extractive": (
-        "未安装聊天模型：答案由文档中的原句组成，并注明出处。",
-        "No chat model is installed: answers are sentences quoted from the documents.",
+        "未安装聊天模型：答案由文档中的原句组成，并注明出处。"
+        "要安装模型，请运行 kb model pull chatglm3-6b，完成后按它的提示运行 kb model add。",
+        "No chat model is installed: answers are sentences quoted from the documents. To install "
+        "one, run kb model pull chatglm3-6b, then kb model add as it says.",
     ),
     "": (
         "答案由聊天模型根据文档生成，并由服务器逐句核对出处。",

@@ -96,7 +96,7 @@ def ask(edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_j
     if answer.model == EXTRACTIVE:
         click.echo(
             "(extractive: sentences of the documents, no language model; to have one write the "
-            "answers set KB_ANSWERER=openai and KB_OPENAI_MODEL, see README)",
+            "answers run `kb model pull chatglm3-6b`, then `kb model add` as it says)",
             err=True,
         )
 
