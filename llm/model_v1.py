@@ -29,7 +29,8 @@ class LayerNorm:
     bias: torch.Tensor  # (hidden,) fp32
 
     def __call__(self, x: torch.Tensor, eps: float) -> torch.Tensor:
-        return F.layer_norm(x.float(), self.weight.shape, self.weight, self.bias, eps).to(x.dtype)
+        """Normalise (T, hidden) fp32."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,12 @@ class PrefixModel:
         """
         if cache.length == 0:
             cache.context_length = len(ids) - 1 if context_length is None else context_length
-        x = self.through_blocks(self.embedding(ids), cache)
-        return self.final_norm(x, self.config.norm_eps)
+        x = self.through_blocks(self.embedding(ids).float(), cache)
+        return self.final_norm(x, self.config.norm_eps).to(self.dtype)
 
     @torch.inference_mode()
     def through_blocks(self, x: torch.Tensor, cache: KVCache) -> torch.Tensor:
-        """Run embedded tokens (T, hidden) through the layers alone; the cache advances by T.
+        """Run embedded tokens (T, hidden) fp32 through the layers; the cache advances by T.
 
         `cache.context_length` must have been set.
         """
@@ -109,9 +110,9 @@ class PrefixModel:
         eps = self.config.norm_eps
         for layer, block in enumerate(self.blocks):
             x = block.attention_norm(x, eps)
-            x = x * _RESIDUAL_SCALE + self._attend(block, x, layer, cache, turns, block_turns)
-            x = block.ffn_norm(x, eps)
-            hidden = F.gelu(block.ffn_in(x), approximate="tanh")  # (T, ffn)
+            attended = self._attend(block, x.to(self.dtype), layer, cache, turns, block_turns)
+            x = block.ffn_norm(x * _RESIDUAL_SCALE + attended, eps)
+            hidden = F.gelu(block.ffn_in(x.to(self.dtype)), approximate="tanh")  # (T, ffn)
             x = x * _RESIDUAL_SCALE + block.ffn_out(hidden)
         cache.advance(n_tokens)
         return x

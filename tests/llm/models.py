@@ -33,11 +33,9 @@ def small_config(generation: Generation = "chatglm3", **changes: object) -> Mode
 def random_parameters(
     config: ModelConfig, seed: int = 0, scale: float = 1.0
 ) -> dict[str, torch.Tensor]:
-    """Return fp32 values that keep activations near 1."""
+    """Return fp32 values; with `scale` 1 a matrix keeps activations near 1."""
     generator = torch.Generator().manual_seed(seed)
-    return {
-        parameter.name: _random(parameter, generator) * scale for parameter in parameters(config)
-    }
+    return {p.name: _random(p, generator, scale) for p in parameters(config)}
 
 
 def build(
@@ -49,9 +47,9 @@ def build(
     return assemble(config, get, dtype=dtype)
 
 
-def _random(parameter: Parameter, generator: torch.Generator) -> torch.Tensor:
+def _random(parameter: Parameter, generator: torch.Generator, scale: float) -> torch.Tensor:
     values = torch.randn(parameter.shape, generator=generator)
     if parameter.kind == "vector":
         is_norm = parameter.name.endswith("norm.weight")
         return 1 + 0.1 * values if is_norm else 0.1 * values
-    return values / parameter.shape[1] ** 0.5
+    return values * scale / parameter.shape[1] ** 0.5

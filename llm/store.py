@@ -1,0 +1,255 @@
+"""A converted model on disk: written once from a checkpoint, opened in seconds ever after.
+
+    MODEL/model.json            shape, bits, where it came from
+    MODEL/weights.safetensors   codes and scales in plain layout, readable on any machine
+    MODEL/packed.safetensors    int4 only: the same in the layout of this machine's kernel
+    MODEL/report.json           what quantization cost, layer by layer
+    MODEL/tokenizer files       copied from the checkpoint
+
+`load_model` maps the packed file where it fits this machine, and writes it anew where it does
+not (another instruction set or version of torch).
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm.config import ModelConfig
+from llm.errors import CheckpointError, NotEnoughMemoryError
+from llm.kv_cache import KVForm, kv_bytes
+from llm.memory import available_bytes, needed_bytes
+from llm.model import Model
+from llm.packed import PackedInt4, can_pack, find_block_rows, pack, verify_layout
+from llm.parameters import Stored, assemble, parameters
+from llm.quantize import Int4Weight, Int8Weight, Weight
+from llm.tensor_file import TensorFile, TensorWriter
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+DESCRIPTION = "model.json"
+WEIGHTS = "weights.safetensors"
+PACKED = "packed.safetensors"
+REPORT = "report.json"
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What ``model.json`` says.
+
+    bits: 4, 8 or 16; group_size: columns per scale for 4 bits, 0 where the checkpoint came
+    quantized per row; source: the checkpoint's folder name; source_hash: SHA-256 over its
+    weight files' names, sizes and heads.
+    """
+
+    config: ModelConfig
+    bits: int
+    group_size: int
+    source: str
+    source_hash: str
+    tokenizer_files: tuple[str, ...]
+
+    def to_json(self) -> str:
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read ``model.json``.
+
+    Raises:
+        CheckpointError: not a converted model, damaged, or from a newer version.
+    """
+    path = folder / DESCRIPTION
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("format_version")
+    except FileNotFoundError as exc:
+        raise CheckpointError(f"{str(folder)!r} is not a converted model") from exc
+    except (OSError, ValueError, KeyError, AttributeError) as exc:
+        raise CheckpointError(f"{str(path)!r} is damaged; add the model again") from exc
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{str(folder)!r} has the format {version}, this program reads {FORMAT_VERSION}; "
+            "add the model again"
+        )
+    try:
+        config = ModelConfig.from_dict(values.pop("config"))
+        files = tuple(values.pop("tokenizer_files"))
+        return ModelDescription(config=config, tokenizer_files=files, **values)
+    except (TypeError, KeyError) as exc:
+        raise CheckpointError(f"{str(path)!r} is damaged: {exc}; add the model again") from exc
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    context_tokens: int = 0,
+    kv_form: KVForm = "model",
+    progress: Progress | None = None,
+) -> Model:
+    """Open a converted model.
+
+    Args:
+        folder: by `llm.convert.convert`.
+        dtype: of activations; default bf16, the only one that torch's CPU kernels take.
+        device: a CPU, or CUDA, where codes are expanded for each product.
+        context_tokens: refuse to load unless this much context would fit besides.
+        kv_form: as for `KVCache`; counts for that check only.
+        progress: called with (done, total, name) while the packed file is written anew.
+
+    Raises:
+        CheckpointError: damaged or missing files.
+        NotEnoughMemoryError: before anything is loaded.
+    """
+    description = read_description(folder)
+    check_memory(description, context_tokens, kv_form, device)
+    dtype = dtype or torch.bfloat16
+    source = TensorFile(folder / WEIGHTS)
+    is_cpu = torch.device(device).type == "cpu"
+    if description.bits == 4 and is_cpu and dtype == torch.bfloat16 and verify_layout():
+        source = _packed_file(folder, source, description, progress)
+    get = reader(source, device)
+    return assemble(description.config, get, dtype=dtype, device=device)
+
+
+def check_memory(
+    description: ModelDescription,
+    context_tokens: int,
+    kv_form: KVForm = "model",
+    device: torch.device | str = "cpu",
+) -> None:
+    """Refuse a model that does not fit, naming the nearest setting that does.
+
+    Raises:
+        NotEnoughMemoryError
+    """
+    config, available = description.config, available_bytes(device)
+    group = description.group_size or config.hidden_size
+
+    def needed(bits: int, tokens: int, kv: KVForm) -> int:
+        return needed_bytes(config, bits, tokens, group_size=group, kv=kv)
+
+    if needed(description.bits, context_tokens, kv_form) <= available:
+        return
+    bits = description.bits
+    remedy = "no setting of this model fits; free memory, or take a smaller model"
+    room = available - needed(bits, 0, kv_form)
+    if needed(bits, context_tokens, "int8") <= available:
+        remedy = "keys and values as int8 would fit"
+    elif room > kv_bytes(config, 1024, form="int8"):
+        fits = room // kv_bytes(config, 1, form="int8") // 256 * 256
+        remedy = f"a context of {fits:,} tokens with keys and values as int8 would fit"
+    elif lower := next((b for b in (8, 4) if b < bits and needed(b, 2048, "int8") <= available), 0):
+        remedy = f"the same model at {lower} bits would fit"
+    raise NotEnoughMemoryError(
+        f"the model at {bits} bits with {context_tokens:,} tokens of context needs "
+        f"{needed(bits, context_tokens, kv_form) / 2**30:.1f} GB, and "
+        f"{available / 2**30:.1f} GB are free; {remedy}"
+    )
+
+
+def reader(source: TensorFile, device: torch.device | str = "cpu") -> Callable[[str], Stored]:
+    """Return a function that reads parameters by name, in whatever form the file holds."""
+
+    def tensor(name: str) -> torch.Tensor:
+        return source.tensor(name).to(device)
+
+    def get(name: str) -> Stored:
+        if f"{name}.packed" in source:
+            return PackedInt4(
+                tensor(f"{name}.packed"), tensor(f"{name}.scales_zeros"), find_block_rows()
+            )
+        if f"{name}.codes4" in source:
+            zeros = tensor(f"{name}.zeros") if f"{name}.zeros" in source else None
+            return Int4Weight(tensor(f"{name}.codes4"), tensor(f"{name}.scales"), zeros)
+        if f"{name}.codes8" in source:
+            return Int8Weight(tensor(f"{name}.codes8"), tensor(f"{name}.scales"))
+        return tensor(name)
+
+    return get
+
+
+def add_parameter(writer: TensorWriter, name: str, value: Weight | PackedInt4) -> None:
+    """Write one parameter in its form; `reader` finds it again."""
+    parts: Mapping[str, torch.Tensor | None]
+    if isinstance(value, torch.Tensor):
+        parts = {"": value}
+    elif isinstance(value, Int8Weight):
+        parts = {".codes8": value.codes, ".scales": value.scales}
+    elif isinstance(value, Int4Weight):
+        parts = {".codes4": value.codes, ".scales": value.scales, ".zeros": value.zeros}
+    else:
+        parts = {".packed": value.codes, ".scales_zeros": value.scales_zeros}
+    for suffix, tensor in parts.items():
+        if tensor is not None:
+            writer.add(f"{name}{suffix}", tensor)
+
+
+def write_packed(
+    path: Path, source: TensorFile, config: ModelConfig, progress: Progress | None = None
+) -> None:
+    """Write the file for this machine's int4 kernel from the plain one.
+
+    Raises:
+        CheckpointError: a tensor of the plain file is damaged.
+    """
+    if damaged := next(source.damaged(), None):
+        raise CheckpointError(
+            f"{str(source.path)!r}: the tensor {damaged!r} is damaged; add the model again"
+        )
+    get, listed = reader(source), list(parameters(config))
+    with TensorWriter(path) as writer:
+        for done, parameter in enumerate(listed):
+            value = get(parameter.name)
+            if isinstance(value, Int4Weight) and can_pack(value.shape, value.group_size):
+                value = pack(value)
+            add_parameter(writer, parameter.name, value)
+            if progress:
+                progress(done + 1, len(listed), parameter.name)
+        writer.finish(machine() | {"weights": weights_mark(source)})
+
+
+def machine() -> dict[str, Any]:
+    """Return what the packed layout depends on."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "block_rows": find_block_rows(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def weights_mark(source: TensorFile) -> str:
+    """Return a value that changes with the content of a plain file."""
+    checksums = source.metadata["checksums"]
+    return str(checksums.get("head.codes4") or checksums.get("embedding") or sorted(checksums))
+
+
+def _packed_file(
+    folder: Path, plain: TensorFile, description: ModelDescription, progress: Progress | None
+) -> TensorFile:
+    """Open the packed file, after writing it anew if it is not of this machine."""
+    path = folder / PACKED
+    wanted = machine() | {"weights": weights_mark(plain)}
+    if path.is_file():
+        try:
+            packed = TensorFile(path)
+        except CheckpointError as exc:
+            reason = str(exc)
+        else:
+            if all(packed.metadata.get(key) == value for key, value in wanted.items()):
+                return packed
+            reason = "it was made for another machine or version of torch"
+        logger.warning("%s is packed again: %s", path, reason)
+    write_packed(path, plain, description.config, progress)
+    return TensorFile(path)
