@@ -93,7 +93,7 @@ class FaissIndex:
         """Return ``(chunk_id, cosine)`` best first; at most `top_k`; `vector` is (E,)."""
         if not len(self) or top_k < 1:
             return []
-        # One query is too little work for two threads: measured 4 to 8 times slower with two.
+        # One query is too little work to share: with two threads it takes longer than with one.
         faiss.omp_set_num_threads(1)
         query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
         scores, ids = self._index.search(query, min(top_k, len(self)))

@@ -174,7 +174,7 @@ def is_single(term: str) -> bool:
 def stem(word: str) -> str:
     """Return the Snowball stem of an English word, any other term as it is.
 
-    Takes about 0.1 ms for a word not seen before.
+    Slow, being plain Python, for a word not seen before.
     """
     return _stemmer()(word) if word.isascii() and word.isalpha() else word
 
@@ -311,7 +311,7 @@ def _segment(run: str) -> list[str]:
 @functools.cache
 def _segmenter() -> Any:
     """Load jieba's dictionary, without its cache: that is a file of marshalled code in a folder
-    that others can write to. Takes about 0.8 s once; jieba's own logger stays silent."""
+    that others can write to. Takes a moment once; jieba's own logger stays silent."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # jieba 0.42 has invalid escapes and may use pkg_resources
         import jieba  # here: most commands never need it
