@@ -272,6 +272,7 @@ def _document(document: dict[str, Any], name: str) -> LoadedDocument:
         loader=loader_version(name),
         content_hash=document["content_hash"],
         size_bytes=document["size_bytes"],
+        notes=tuple(document["notes"]),
     )
 
 

@@ -174,6 +174,7 @@ def _document(data: bytes, loaded: LoadedText) -> dict[str, Any]:
         "encoding_guessed": loaded.encoding_guessed,
         "content_hash": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),
+        "notes": list(loaded.notes),
     }
 
 

@@ -30,7 +30,7 @@ from kb.errors import (
     LoadError,
 )
 from kb.failpoints import failpoint
-from kb.records import FailedFile, IngestReport, KnowledgeBase, Source
+from kb.records import FailedFile, FileNote, IngestReport, KnowledgeBase, Source
 from kb.storage.bases import (
     check_fulltext_version,
     check_versions,
@@ -119,6 +119,7 @@ class _Tally:
     chunks: int = 0
     empty: list[str] = field(default_factory=list)
     failed: list[FailedFile] = field(default_factory=list)
+    notes: list[FileNote] = field(default_factory=list)
     changes: dict[str, list[str]] = field(
         default_factory=lambda: {"added": [], "changed": [], "moved": [], "removed": []}
     )
@@ -380,6 +381,7 @@ def _report(base: KnowledgeBase, tally: _Tally, started: float) -> IngestReport:
         chunks_removed=tally.chunks_removed,
         seconds=time.monotonic() - started,
         changes={kind: tuple(paths) for kind, paths in tally.changes.items()},
+        notes=tuple(tally.notes),
     )
 
 
@@ -502,6 +504,7 @@ class _Writer:
         tally.chunks += counts.added
         kind = "changed" if document.path in self._changed else "added"
         tally.changes[kind].append(document.path)
+        tally.notes += [FileNote(document.path, note) for note in document.loaded.notes]
         if not document.chunks:
             tally.empty.append(document.path)
         _advance(

@@ -92,7 +92,8 @@ class LoadedDocument:
     `text` uses "\\n" line ends. `headings` and `pages` are ordered by offset; `pages[i]` is
     the offset at which page ``i + 1`` begins, empty where the format has no pages.
     `encoding` is the name of the text encoding, None for formats that have none of their own.
-    `content_hash` is the SHA-256 of the bytes that were parsed, in hex.
+    `content_hash` is the SHA-256 of the bytes that were parsed, in hex. `notes` say what of the
+    file is not in the text, for its owner; they are reported, not stored.
     """
 
     text: str
@@ -103,6 +104,7 @@ class LoadedDocument:
     loader: str
     content_hash: str
     size_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +352,14 @@ class FailedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FileNote:
+    """What a reader of a file that was stored should know: see `LoadedDocument.notes`."""
+
+    path: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """What one sync did; `to_dict` is the contract of ``kb ingest --json``."""
 
@@ -367,6 +377,7 @@ class IngestReport:
     seconds: float
     # Paths by what happened to them, for people and for the page.
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[FileNote, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -383,4 +394,5 @@ class IngestReport:
             "chunks_removed": self.chunks_removed,
             "seconds": round(self.seconds, 3),
             "changes": {kind: list(paths) for kind, paths in self.changes.items()},
+            "notes": [{"path": file.path, "note": file.note} for file in self.notes],
         }

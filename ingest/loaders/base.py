@@ -57,6 +57,7 @@ class LoadedText:
     pages: tuple[int, ...] = ()
     encoding: str | None = None
     encoding_guessed: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

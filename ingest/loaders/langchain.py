@@ -22,8 +22,9 @@ class FileLoader(BaseLoader):
     """Yields one `Document` with the whole text of a file.
 
     Its metadata: `source` (the path), `headings` (dicts of start, level, title), `pages` (start
-    offsets), `encoding`, None for formats that have none, and `encoding_guessed`. The limits of
-    time and memory need a process of their own and are not enforced here.
+    offsets), `encoding`, None for formats that have none, `encoding_guessed`, and `notes` on what
+    of the file is not in the text. The limits of time and memory need a process of their own and
+    are not enforced here.
     """
 
     def __init__(self, path: str | Path, *, limits: ParseLimits = _LIMITS) -> None:
@@ -47,5 +48,6 @@ class FileLoader(BaseLoader):
             "pages": list(loaded.pages),
             "encoding": loaded.encoding,
             "encoding_guessed": loaded.encoding_guessed,
+            "notes": list(loaded.notes),
         }
         yield Document(page_content=loaded.text, metadata=metadata)

@@ -4,12 +4,14 @@ Lines broken by the page's width are joined again (`ingest/loaders/pdf_lines.py`
 headers and page numbers appear once. Headings come from the document's outline, or are the
 chapter titles found in the text.
 
-Not done: OCR; a file that holds only pictures is refused, pictures beside text are ignored.
+Not done: OCR; a file that holds only pictures is refused, a page of a file with text that holds
+only pictures is noted, pictures beside text are ignored.
 Tables have no marked cells in PDF; their rows come as lines.
 """
 
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import pypdfium2 as pdfium
@@ -29,6 +31,7 @@ _HEADER_WITHIN = 1024  # bytes; what readers accept before "%PDF-"
 _MAX_OUTLINE = 10_000  # entries
 _PICTURES = (pdfium_raw.FPDF_PAGEOBJ_IMAGE, pdfium_raw.FPDF_PAGEOBJ_PATH)
 _PICTURE_DEPTH = 3  # forms inside forms
+_SHOWN_PAGES = 20  # page numbers in a note
 
 
 def load(data: bytes, limits: ParseLimits) -> LoadedText:
@@ -46,18 +49,21 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
             )
         found = [_read_lines(document, i) for i in range(n_pages)]
         pages = [lines or [] for lines in found]
+        pictures = [i for i in range(n_pages) if not pages[i] and _has_pictures(document, i)]
         if not any(pages):
             if None in found:
                 raise CorruptFileError("the PDF is damaged: its pages cannot be read")
-            if any(_has_pictures(document, i) for i in range(n_pages)):
+            if pictures:
                 raise UnsupportedFormatError(
                     "the PDF holds only images; OCR is not built in yet, "
                     "so run it through an OCR program first"
                 )
             return LoadedText("", pages=(0,) * n_pages)
         titles = list(_outline(document))
+    unread = [i for i, lines in enumerate(found) if lines is None]
     pages = drop_running_lines(pages)
-    return _build(pages, _find_titles(pages, titles), limits)
+    loaded = _build(pages, _find_titles(pages, titles), limits)
+    return replace(loaded, notes=tuple(_notes(pictures, unread)))
 
 
 def _open_error(exc: pdfium.PdfiumError) -> EncryptedFileError | CorruptFileError:
@@ -89,6 +95,22 @@ def _has_pictures(document: pdfium.PdfDocument, index: int) -> bool:
         return any(True for _ in page.get_objects(filter=_PICTURES, max_depth=_PICTURE_DEPTH))
     except pdfium.PdfiumError:
         return False
+
+
+def _notes(pictures: list[int], unread: list[int]) -> Iterator[str]:
+    """Say which pages (by index) are not in the text, and why."""
+    if pictures:
+        verb = "holds" if len(pictures) == 1 else "hold"
+        yield f"{_pages(pictures)} {verb} only pictures, which are not read: there is no OCR yet"
+    if unread:
+        verb = "is" if len(unread) == 1 else "are"
+        yield f"{_pages(unread)} {verb} damaged and cannot be read"
+
+
+def _pages(indexes: list[int]) -> str:
+    shown = ", ".join(str(i + 1) for i in indexes[:_SHOWN_PAGES])
+    more = f" and {len(indexes) - _SHOWN_PAGES:,} more" if len(indexes) > _SHOWN_PAGES else ""
+    return f"page{'s' if len(indexes) > 1 else ''} {shown}{more}"
 
 
 def _outline(document: pdfium.PdfDocument) -> Iterator[tuple[int, int, str]]:

@@ -239,6 +239,8 @@ def _print_report(report: IngestReport, dry_run: bool) -> None:
         f"{report.chunks_removed} removed in {report.seconds:.1f} s"
     )
     _print_paths("empty:", report.empty, err=True)
+    for file in report.notes:
+        click.echo(f"note: {shown(file.path)}: {shown(file.note)}", err=True)
     for failed in report.failed:
         click.echo(f"failed: {shown(failed.path)}: {shown(failed.error)}", err=True)
 

@@ -24,10 +24,16 @@ LIMITS = ParseLimits(
 )
 
 
+PICTURE = ("a page that holds a picture",)
+
+
 def pdf(
     pages: Sequence[Sequence[str]], *, password: str = "", outline: Sequence[tuple[str, int]] = ()
 ) -> bytes:
-    """Return a PDF of lines; `outline` gives ``(title, page index)`` bookmarks."""
+    """Return a PDF of lines; `outline` gives ``(title, page index)`` bookmarks.
+
+    `PICTURE` in place of a page's lines makes it hold a picture and no text.
+    """
     pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
     out = io.BytesIO()
     canvas = Canvas(out, encrypt=StandardEncryption(password, canPrint=1) if password else None)
@@ -36,20 +42,14 @@ def pdf(
             if page == number:
                 canvas.bookmarkPage(title)
                 canvas.addOutlineEntry(title, title, level=0)
+        if lines is PICTURE:
+            canvas.drawImage(ImageReader(Image.new("RGB", (80, 60), "navy")), 100, 500)
+            canvas.showPage()
+            continue
         canvas.setFont("STSong-Light", 12)
         for i, line in enumerate(lines):
             canvas.drawString(50, 800 - 20 * i, line)
         canvas.showPage()
-    canvas.save()
-    return out.getvalue()
-
-
-def picture_pdf() -> bytes:
-    """Return a PDF that holds a picture and no text."""
-    out = io.BytesIO()
-    canvas = Canvas(out)
-    canvas.drawImage(ImageReader(Image.new("RGB", (80, 60), "navy")), 100, 500)
-    canvas.showPage()
     canvas.save()
     return out.getvalue()
 

@@ -21,7 +21,7 @@ from kb.errors import (
     UnsupportedFormatError,
 )
 from kb.records import LoadedDocument
-from tests.ingest.files_samples import LIMITS, docx, pdf, picture_pdf, zip_of
+from tests.ingest.files_samples import LIMITS, PICTURE, docx, pdf, zip_of
 
 SHARED = Path("../shared/data")
 
@@ -322,7 +322,15 @@ def test_a_locked_pdf_is_named_so() -> None:
 
 def test_a_scanned_pdf_says_that_it_holds_only_images() -> None:
     with pytest.raises(UnsupportedFormatError, match="only images"):
-        load(picture_pdf(), "a.pdf")
+        load(pdf([PICTURE]), "a.pdf")
+
+
+def test_a_page_of_pictures_in_a_pdf_with_text_is_noted_and_stays_a_page() -> None:
+    loaded = load(pdf([["第一页的文字。"], PICTURE, ["第三页的文字。"], []]), "a.pdf")
+
+    assert loaded.notes == ("page 2 holds only pictures, which are not read: there is no OCR yet",)
+    assert len(loaded.pages) == 4
+    assert load(pdf([["文字"], []]), "a.pdf").notes == ()
 
 
 def test_a_blank_pdf_is_empty() -> None:
@@ -379,6 +387,7 @@ def test_the_langchain_loader_yields_one_document(tmp_path: Path) -> None:
                 "pages": [],
                 "encoding": "gb18030",
                 "encoding_guessed": True,
+                "notes": [],
             },
         )
     ]

@@ -22,6 +22,7 @@ from kb.storage.documents import find_document, list_documents, version_text
 from kb.verify import verify
 from kb.wiring import Services
 from tests.building import open_services
+from tests.ingest.files_samples import PICTURE, pdf
 
 PARAGRAPH = "第{n}节 设备编号 BX{n:03d} 每 {n} 天检查一次，由班长签字确认后归档保存。" * 4
 
@@ -240,6 +241,22 @@ def test_one_bad_file_never_stops_the_rest_and_is_remembered(
     assert [file.path for file in again.failed] == ["bild.xyz"]
     assert again.failed[0].error == report.failed[0].error
     assert again.empty == ("leer.txt",)
+
+
+def test_what_of_a_file_was_not_read_is_in_the_report(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    (docs / "扫描.pdf").write_bytes(pdf([["第一页有文字，第二页是扫描件。"], PICTURE]))
+
+    report = _sync(services, base, docs)
+
+    assert report.failed == ()
+    assert report.to_dict()["notes"] == [
+        {
+            "path": "扫描.pdf",
+            "note": "page 2 holds only pictures, which are not read: there is no OCR yet",
+        }
+    ]
 
 
 def test_a_changed_file_that_fails_keeps_its_last_good_version(

@@ -108,6 +108,7 @@ export const MESSAGES = {
   report_empty: "Empty",
   report_failed: "Failed",
   report_moved: "Moved",
+  report_notes: "Partly read",
   report_removed: "Removed",
   report_unchanged: "Unchanged",
   rerankScore: "rerank",

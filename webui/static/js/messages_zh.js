@@ -101,6 +101,7 @@ export const MESSAGES = {
   report_empty: "无文字",
   report_failed: "失败",
   report_moved: "移动",
+  report_notes: "部分读取",
   report_removed: "移除",
   report_unchanged: "未变",
   rerankScore: "重排",

@@ -6,13 +6,14 @@
 import { h, pathView } from "./dom.js";
 import { label } from "./i18n.js";
 
-const KINDS = ["added", "changed", "moved", "unchanged", "removed", "empty", "failed"];
+const KINDS = ["added", "changed", "moved", "unchanged", "removed", "empty", "failed", "notes"];
 const FIRST = 100; // rows shown before "show all"
 
 /** `report`: the ingest contract of the API; `files`: the job's, which say what is unchanged. */
 export function reportView(report, files) {
   const list = h("div", { class: "report-list", hidden: true });
-  const buttons = KINDS.map((kind) => kindButton(kind, rowsOf(report, files, kind), report, list));
+  const kinds = KINDS.filter((kind) => kind !== "notes" || report.notes?.length);
+  const buttons = kinds.map((kind) => kindButton(kind, rowsOf(report, files, kind), report, list));
   return h(
     "div",
     { class: "report" },
@@ -36,6 +37,7 @@ export function reportView(report, files) {
 /** [{path, error?}] of one kind; `report.changes` has the paths that the counts only count. */
 function rowsOf(report, files, kind) {
   if (kind === "unchanged") return files.filter(({ state }) => state === kind);
+  if (kind === "notes") return report.notes.map(({ path, note }) => ({ path, error: note }));
   if (kind === "failed" || kind === "empty") return report[kind] ?? [];
   return (report.changes?.[kind] ?? []).map((path) => ({ path }));
 }
