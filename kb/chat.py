@@ -27,6 +27,7 @@ class ChatAnswerer:
         context_tokens: int = 8192,
         max_new_tokens: int = 1024,
         count_tokens: CountTokens | None = None,
+        clear_errors: tuple[type[Exception], ...] = (),
     ) -> None:
         """Wrap a model.
 
@@ -36,12 +37,14 @@ class ChatAnswerer:
             context_tokens: its context window, prompt and completion together.
             max_new_tokens: room left for the completion.
             count_tokens: tokens of a text in this model; default is a cautious estimate.
+            clear_errors: failures whose own message says what to do.
         """
         self._model = model
         self._name = name
         self._budget_tokens = max(context_tokens - max_new_tokens, context_tokens // 2)
         self._max_new_tokens = max_new_tokens
         self._count_tokens = count_tokens
+        self._clear_errors = clear_errors
 
     @property
     def model(self) -> str:
@@ -86,6 +89,8 @@ class ChatAnswerer:
             for chunk in self._model.stream(messages, max_tokens=self._max_new_tokens):
                 if isinstance(chunk, AIMessageChunk):
                     yield chunk
+        except self._clear_errors as exc:
+            raise AnswererError(f"the model {self.model!r}: {exc}") from exc
         except Exception as exc:
             logger.warning("the chat model failed", exc_info=True)
             raise AnswererError(

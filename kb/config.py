@@ -51,8 +51,13 @@ class Settings(BaseSettings):
     top_k: int = Field(
         5, ge=1, le=100, description="Passages put to the answerer; about 2,000 tokens at 5."
     )
-    answerer: Literal["extractive", "openai"] = Field(
-        "extractive", description="Who writes answers; extractive needs no model."
+    answerer: Literal["auto", "extractive", "chatglm", "openai"] = Field(
+        "auto",
+        description="Who writes answers; auto is chatglm once a model is in use, else extractive.",
+    )
+    model: str = Field("", description="Model to use instead of the one of `kb model use`.")
+    kv_cache: Literal["model", "int8"] = Field(
+        "model", description="How ChatGLM keeps keys and values: bf16, or half of it as int8."
     )
     openai_base_url: str = Field(
         "http://127.0.0.1:8080/v1", description="OpenAI-compatible server, for answerer=openai."

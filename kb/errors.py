@@ -3,6 +3,7 @@
     KBError
     ├── NotFoundError
     │   ├── KnowledgeBaseNotFoundError
+    │   ├── KnowledgeBaseDeletedError   while it was being worked on
     │   ├── DocumentNotFoundError
     │   └── JobNotFoundError
     ├── AlreadyExistsError
@@ -43,6 +44,11 @@ class KnowledgeBaseNotFoundError(NotFoundError):
         self.name = name
         hint = f"known: {', '.join(known)}" if known else "there are none yet; run `kb create NAME`"
         super().__init__(f"no knowledge base named {name!r} ({hint})")
+
+
+class KnowledgeBaseDeletedError(NotFoundError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"knowledge base {name!r} was deleted meanwhile")
 
 
 class DocumentNotFoundError(NotFoundError):

@@ -27,9 +27,10 @@ import numpy as np
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kb.errors import IndexCorruptError, KnowledgeBaseNotFoundError, StorageError
+from kb.errors import IndexCorruptError, KnowledgeBaseDeletedError, StorageError
 from kb.failpoints import failpoint
 from kb.protocols import Vectors
+from kb.records import KnowledgeBase
 from kb.storage.bases import new_id, now
 from kb.storage.changes import log_state, read_changes, trim_log
 from kb.storage.database import Database
@@ -131,10 +132,11 @@ class FaissIndex:
 class IndexView:
     """One knowledge base's index, kept equal to the database. Safe to share between threads."""
 
-    def __init__(self, database: Database, kb_id: str, dimension: int, folder: Path) -> None:
+    def __init__(self, database: Database, base: KnowledgeBase, folder: Path) -> None:
         self._database = database
-        self._kb_id = kb_id
-        self._dimension = dimension
+        self._kb_id = base.id
+        self._name = base.name  # for messages only: it may have changed since
+        self._dimension = base.embedder.dimension
         self._folder = folder
         self._lock = threading.Lock()  # held while the index is read or changed
         self._index: FaissIndex | None = None
@@ -228,7 +230,7 @@ class IndexView:
         with self._database.read() as session:
             state = log_state(session, self._kb_id)
             if state is None:
-                raise KnowledgeBaseNotFoundError(self._kb_id, [])
+                raise KnowledgeBaseDeletedError(self._name)
             if self._index is None or self._seq < state.floor:
                 self._index, self._seq = self._load(session, state.floor)
             if self._seq < state.head:
@@ -291,7 +293,7 @@ class IndexView:
         """Make the snapshot count; return the ids of older ones that no longer do."""
         with self._database.write() as session:
             if log_state(session, self._kb_id) is None:
-                raise KnowledgeBaseNotFoundError(self._kb_id, [])
+                raise KnowledgeBaseDeletedError(self._name)
             session.add(
                 SnapshotRow(
                     id=snapshot_id,

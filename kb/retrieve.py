@@ -130,12 +130,7 @@ class Retriever:
         with self._lock:
             view = self._views.get(base.id)
             if view is None:
-                view = IndexView(
-                    self._database,
-                    base.id,
-                    base.embedder.dimension,
-                    self._index_folder / base.id,
-                )
+                view = IndexView(self._database, base, self._index_folder / base.id)
                 self._views[base.id] = view
             return view
 

@@ -4,6 +4,8 @@ Only the edge imports this file: the command line, the API's app factory and tes
 heavy is loaded until it is used: the embedder at the first text, an index at the first search.
 """
 
+import threading
+from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +14,7 @@ from kb.config import Settings
 from kb.embedder import Embedder
 from kb.errors import ConfigError
 from kb.extractive import ExtractiveAnswerer
+from kb.models import find_model, model_in_use
 from kb.protocols import Answerer
 from kb.records import KnowledgeBase
 from kb.retrieve import Retriever
@@ -24,6 +27,8 @@ from kb.support import DEFAULT_SUPPORT_THRESHOLD
 from kb.terms import FULLTEXT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ingest.parser import Parser
     from ingest.sync import SyncParts
     from kb.chain import AskChain
@@ -39,6 +44,9 @@ class Services:
         self.database = database
         self.embedder = embedder
         self._chat_model = chat_model
+        self._loading = threading.Lock()
+        self._answerer: Answerer | None = None
+        self._close_model: Callable[[], None] | None = None
         self.blobs = Blobs(settings.home)
         self.retriever = Retriever(database, embedder, settings.home / "index")
 
@@ -64,6 +72,8 @@ class Services:
     def close(self) -> None:
         if "parser" in self.__dict__:
             self.parser.close()
+        if self._close_model is not None:
+            self._close_model()
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -104,13 +114,47 @@ class Services:
 
         return AskChain(self.database, self.retriever, self.answerer)
 
-    @cached_property
+    @property
     def answerer(self) -> Answerer:
+        """The one that the settings name, made at the first use.
+
+        Raises:
+            ConfigError: the settings name a model that is not there.
+            LlmError: the model in use cannot be loaded.
+        """
+        with self._loading:  # two requests at once must not load a model twice
+            if self._answerer is None:
+                self._answerer = self._make_answerer()
+            return self._answerer
+
+    def _make_answerer(self) -> Answerer:
+        settings = self.settings
         if self._chat_model is not None:
-            return _chat_answerer(self.settings, self._chat_model, "")
-        if self.settings.answerer == "openai":
-            return _chat_answerer(self.settings, *_openai_model(self.settings))
-        return ExtractiveAnswerer()
+            return _chat_answerer(settings, self._chat_model)
+        if settings.answerer == "openai":
+            return _openai_answerer(settings)
+        folder = chatglm_folder(settings)
+        if folder is None:
+            return ExtractiveAnswerer()
+        from llm.chat_model import ChatGLM
+        from llm.errors import LlmError
+
+        model = ChatGLM.load(
+            folder,
+            context_tokens=settings.context_tokens,
+            kv_form=settings.kv_cache,
+            threads=settings.threads,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        self._close_model = model.close
+        return _chat_answerer(
+            settings,
+            model,
+            name=model.model_name,
+            context_tokens=model.context_window,
+            count_tokens=model.count_tokens,
+            clear_errors=(LlmError,),
+        )
 
     def create_base(self, name: str) -> KnowledgeBase:
         """Create a knowledge base with this process's embedder, splitter and full text.
@@ -170,19 +214,41 @@ def _embedder(settings: Settings) -> Embedder:
     return MiniLMEmbedder(batch_size=settings.embed_batch, threads=settings.threads)
 
 
-def _chat_answerer(settings: Settings, model: Any, name: str) -> Answerer:
+def chatglm_folder(settings: Settings) -> "Path | None":
+    """Return the folder of the ChatGLM model that would answer, None if another answerer would.
+
+    Raises:
+        ConfigError: answerer=chatglm, and no model is in use.
+        KBError: the setting `model` names one that is not installed.
+    """
+    if settings.answerer not in ("auto", "chatglm"):
+        return None
+    name = settings.model or model_in_use(settings.home)
+    if name:
+        return find_model(settings.home, name)
+    if settings.answerer == "chatglm":
+        raise ConfigError(
+            "answerer=chatglm needs a model: `kb model pull chatglm3-6b`, `kb model add`, "
+            "then `kb model use`"
+        )
+    return None
+
+
+def _chat_answerer(settings: Settings, model: Any, **options: Any) -> Answerer:
     from kb.chat import ChatAnswerer
 
     answerer: Answerer = ChatAnswerer(
         model,
-        name=name,
-        context_tokens=settings.context_tokens,
-        max_new_tokens=settings.max_new_tokens,
+        **{
+            "context_tokens": settings.context_tokens,
+            "max_new_tokens": settings.max_new_tokens,
+            **options,
+        },
     )
     return answerer
 
 
-def _openai_model(settings: Settings) -> tuple[Any, str]:
+def _openai_answerer(settings: Settings) -> Answerer:
     if not settings.openai_model:
         raise ConfigError("answerer=openai needs the setting openai_model (KB_OPENAI_MODEL)")
     from langchain_openai import ChatOpenAI
@@ -193,4 +259,4 @@ def _openai_model(settings: Settings) -> tuple[Any, str]:
         base_url=settings.openai_base_url,
         api_key=settings.openai_api_key or SecretStr("none"),
     )
-    return model, settings.openai_model
+    return _chat_answerer(settings, model, name=settings.openai_model)

@@ -210,7 +210,7 @@ class Engine:
                 self._serve(request)
             except LlmError as exc:
                 request.put(exc)
-            except Exception as exc:  # noqa: BLE001  the thread must outlive a failed request
+            except Exception as exc:
                 logger.exception("a request failed")
                 failure = GenerationError(f"generation failed: {type(exc).__name__}: {exc}")
                 failure.__cause__ = exc

@@ -1,9 +1,9 @@
 """ChatGLM2, ChatGLM3 and GLM-4: one decoder with multi-query attention.
 
 Pre-norm blocks of RMSNorm, grouped attention with partial interleaved rotary positions, and a
-SwiGLU MLP. The residual stream is fp32 whatever the dtype of the products: it costs nothing
-beside the weights, and in bf16 halves the error of the logits. One sequence at a time, without a batch dimension: T new tokens, S tokens so far.
-Shapes: H query heads, K key-value heads, D head size, V vocabulary.
+SwiGLU MLP. The residual stream is fp32 whatever the dtype of the products, which costs nothing
+beside the weights. One sequence at a time, without a batch dimension: T new tokens, S tokens so
+far. Shapes: H query heads, K key-value heads, D head size, V vocabulary.
 
 `llm.model_v1` holds ChatGLM-6B, which shares none of this but the interface: `forward` and
 `logits`.

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from llm.checkpoint import check_file
 from llm.config import ModelConfig
 from llm.errors import CheckpointError, NotEnoughMemoryError
 from llm.kv_cache import KVForm, kv_bytes
@@ -114,6 +115,8 @@ def load_model(
     description = read_description(folder)
     check_memory(description, context_tokens, kv_form, device)
     dtype = dtype or torch.bfloat16
+    for file in description.tokenizer_files:
+        check_file(folder / file)
     source = TensorFile(folder / WEIGHTS)
     is_cpu = torch.device(device).type == "cpu"
     if description.bits == 4 and is_cpu and dtype == torch.bfloat16 and verify_layout():
@@ -156,6 +159,20 @@ def check_memory(
         f"{needed(bits, context_tokens, kv_form) / 2**30:.1f} GB, and "
         f"{available / 2**30:.1f} GB are free; {remedy}"
     )
+
+
+def find_damage(folder: Path) -> str | None:
+    """Read a model's files whole and say what is damaged, None if nothing is.
+
+    Raises:
+        CheckpointError: a file is missing or cannot be read.
+    """
+    for name in (WEIGHTS, PACKED):
+        if name == PACKED and not (folder / name).is_file():
+            continue
+        if damaged := next(TensorFile(folder / name).damaged(), None):
+            return f"{name}: the tensor {damaged!r} is damaged; add the model again"
+    return None
 
 
 def reader(source: TensorFile, device: torch.device | str = "cpu") -> Callable[[str], Stored]:

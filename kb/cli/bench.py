@@ -1,4 +1,4 @@
-"""`kb bench ingest` and `kb bench search`: speed on this machine, as JSON or lines.
+"""`kb bench`: speed on this machine, as JSON or lines. (`llm` is in `kb.cli.bench_llm`.)
 
 Nothing here touches the user's data: each run works in a data folder of its own under
 ``$KB_HOME/bench`` and removes it afterwards.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kb.cli.bench_llm import bench_llm
 from kb.cli.edge import Edge, json_option, pass_edge, print_json
 from kb.cli.machine import print_machine
 
@@ -34,6 +35,9 @@ CHUNKS_PER_DOCUMENT = 20
 @click.group()
 def bench() -> None:
     """Measure speed on this machine. Other load on it distorts the figures; compare ratios."""
+
+
+bench.add_command(bench_llm)
 
 
 @bench.command("ingest", epilog="Example:  kb bench ingest ./docs --json")

@@ -4,10 +4,14 @@ import os
 import platform
 import shutil
 import sqlite3
+from typing import TYPE_CHECKING
 
 import click
 
 from kb.cli.edge import Edge, json_option, pass_edge, print_json
+
+if TYPE_CHECKING:
+    from kb.config import Settings
 
 
 @click.command(epilog="Example:  kb config --json")
@@ -67,14 +71,60 @@ def _facts(edge: Edge) -> dict[str, str]:
             f"{spec.name} on the CPU ({spec.identity}); knows {', '.join(sorted(spec.scripts))}, "
             "other scripts are found by full text"
         ),
-        "answerer": _answerer_note(settings.answerer, settings.openai_base_url),
+        "answerer": _answerer_note(settings),
+        "kernels": _kernels(),
+        **_models_that_fit(memory.available),
     }
 
 
-def _answerer_note(answerer: str, base_url: str) -> str:
-    if answerer == "openai":
-        return f"openai: a chat model at {base_url}"
-    return (
-        "extractive: cited sentences of the documents, no language model; for one set "
-        "KB_ANSWERER=openai, KB_OPENAI_BASE_URL and KB_OPENAI_MODEL"
-    )
+def _answerer_note(settings: "Settings") -> str:
+    from kb.wiring import chatglm_folder
+    from llm.errors import LlmError
+    from llm.store import check_memory, read_description
+
+    if settings.answerer == "openai":
+        return f"openai: a chat model at {settings.openai_base_url}"
+    folder = chatglm_folder(settings)
+    if folder is None:
+        return (
+            "extractive: cited sentences of the documents, no language model; for one run "
+            "`kb model pull chatglm3-6b`"
+        )
+    try:
+        described = read_description(folder)
+        check_memory(described, min(settings.context_tokens, described.config.context_window),
+                     settings.kv_cache)  # fmt: skip
+    except LlmError as exc:
+        return f"chatglm: {folder.name} cannot be loaded: {exc}"
+    return f"chatglm: {folder.name} in this process, {described.bits} bits"
+
+
+def _kernels() -> str:
+    """Say which form of linear layer a model would get here, and why."""
+    import torch
+
+    from llm.packed import verify_layout
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    if not verify_layout():
+        return f"int4 expanded before each product: torch's packed kernel is unknown ({capability})"
+    slow = "" if capability.startswith("AVX") else "; without AVX2 or AVX512 it is slow"
+    return f"torch's packed int4 and int8, bf16 activations, {capability}{slow}"
+
+
+def _models_that_fit(available_bytes: int) -> dict[str, str]:
+    """Say for each published shape at which bits and context it fits into free memory."""
+    from llm.kv_cache import kv_bytes
+    from llm.memory import needed_bytes
+    from llm.shapes import SHAPES
+
+    facts = {}
+    for name, config in SHAPES.items():
+        fits = []
+        for bits in (4, 8, 16):
+            room = available_bytes - needed_bytes(config, bits, 0)
+            tokens = min(room // kv_bytes(config, 1), config.context_window)
+            if tokens >= 1024:
+                fits.append(f"{bits} bits with {tokens // 1024}K tokens")
+        facts[name] = "fits at " + ", ".join(fits) if fits else "does not fit into free memory"
+    return facts

@@ -28,7 +28,7 @@ COMMANDS = {
     "delete": ("kb.cli.bases", "delete", "Delete a knowledge base."),
     "docs": ("kb.cli.docs", "docs", "List, show and remove documents."),
     "serve": ("kb.cli.serve", "serve", "Serve the HTTP API and the web page."),
-    "model": ("kb.cli.model", "model", "Fetch language models onto this machine."),
+    "model": ("kb.cli.model", "model", "Fetch, convert and choose language models."),
     "verify": ("kb.cli.verify", "verify", "Prove that indexes and database agree."),
     "doctor": ("kb.cli.doctor", "doctor", "Explain this machine and what would run on it."),
     "config": ("kb.cli.doctor", "config", "Print each setting and where it came from."),

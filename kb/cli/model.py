@@ -1,25 +1,39 @@
-"""`kb model`: language models on this machine. `pull` fetches a checkpoint into the data folder."""
+"""`kb model`: language models on this machine.
+
+`pull` fetches a published checkpoint, `add` converts one (fetched or your own) into a model of
+ours, `use` chooses which model answers.
+"""
 
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from kb.cli.edge import Edge, json_option, pass_edge, print_json, shown
+from kb.cli.edge import Edge, confirm, json_option, pass_edge, print_json, shown, yes_option
+from kb.models import (
+    find_model,
+    list_models,
+    model_folder,
+    model_in_use,
+    remove_model,
+    use_model,
+)
 
 if TYPE_CHECKING:
+    from llm.config import Generation
     from llm.hub import Progress, Source
+    from llm.store import Progress as StepProgress
 
 CHECKPOINTS = "checkpoints"
 
 
 @click.group()
 def model() -> None:
-    """Fetch language models onto this machine."""
+    """Fetch, convert and choose the language model that writes answers."""
 
 
 @model.command(epilog="Example:  kb model pull chatglm3-6b --source modelscope")
@@ -70,9 +84,160 @@ def pull(
     click.echo(f"next: kb model add {shlex.quote(str(folder))} --bits 4")
 
 
+@model.command(epilog="Example:  kb model add ./chatglm3-6b --bits 4")
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option("--bits", type=click.Choice(["4", "8", "16"]), default="4", show_default=True)
+@click.option("--name", help="Name of the model; default: that of DIR and the bits.")
+@click.option(
+    "--group-size",
+    type=click.Choice(["32", "64", "128"]),
+    default="32",
+    show_default=True,
+    help="Weights per scale at 4 bits: fewer are more exact, and larger on disk.",
+)
+@click.option(
+    "--generation",
+    type=click.Choice(["chatglm", "chatglm2", "chatglm3", "glm4"]),
+    help="What the checkpoint is, where its folder does not tell.",
+)
+@click.option(
+    "--embedding",
+    type=click.Choice(["bf16", "int8"]),
+    default="bf16",
+    show_default=True,
+    help="How the table of token embeddings is kept.",
+)
+@click.option("--float-head", is_flag=True, help="Keep the output layer in bf16.")
+@json_option
+@pass_edge
+def add(
+    edge: Edge,
+    folder: Path,
+    bits: str,
+    name: str | None,
+    group_size: str,
+    generation: "Generation | None",
+    embedding: Literal["bf16", "int8"],
+    float_head: bool,
+    as_json: bool,
+) -> None:
+    """Convert the checkpoint in DIR, once, and install it as a model.
+
+    DIR stays as it is and is not needed afterwards.
+    """
+    from llm.convert import ConvertOptions, convert
+
+    home = edge.settings.home
+    name = name or f"{folder.resolve().name}-{'bf16' if bits == '16' else 'int' + bits}"
+    target = model_folder(home, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    options = ConvertOptions(
+        bits=int(bits),
+        group_size=int(group_size),
+        quantize_head=not float_head,
+        embedding=embedding,
+    )
+    with _steps_bar() as show:
+        report = convert(folder, target, options, generation=generation, progress=show)
+    is_first = not model_in_use(home)
+    if is_first:
+        use_model(home, name)
+    if as_json:
+        print_json({"name": name, "path": str(target), "in_use": is_first, "report": report})
+        return
+    size_gb = _size_bytes(target) / 1e9
+    error = report["logits"].get("relative_error", 0.0)
+    click.echo(f"added {name} ({size_gb:.1f} GB; its logits differ by {error:.1%} from bf16)")
+    click.echo(f"in use: {name}" if is_first else f"next: kb model use {name}")
+
+
+@model.command("list", epilog="Example:  kb model list --check")
+@click.option("--check", is_flag=True, help="Read all files and compare their checksums.")
+@json_option
+@pass_edge
+def list_(edge: Edge, check: bool, as_json: bool) -> int:
+    """List installed models; `*` marks the one in use."""
+    from llm.errors import LlmError
+    from llm.store import find_damage, read_description
+
+    home = edge.settings.home
+    in_use = model_in_use(home)
+    rows = []
+    for name in list_models(home):
+        folder = model_folder(home, name)
+        row: dict[str, Any] = {"name": name, "in_use": name == in_use, "problem": None}
+        try:
+            described = read_description(folder)
+            row |= {
+                "generation": described.config.generation,
+                "bits": described.bits,
+                "context_window": described.config.context_window,
+                "size_bytes": _size_bytes(folder),
+                "source": described.source,
+            }
+            row["problem"] = find_damage(folder) if check else None
+        except LlmError as exc:
+            row["problem"] = str(exc)
+        rows.append(row)
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo("no model is installed; run `kb model pull chatglm3-6b`", err=True)
+    for row in [] if as_json else rows:
+        mark = "*" if row["in_use"] else " "
+        facts = row["problem"] or (
+            f"{row['generation']}, {row['bits']} bits, {row['size_bytes'] / 1e9:.1f} GB, "
+            f"context {row['context_window']:,}"
+        )
+        click.echo(f"{mark} {row['name']:<28} {shown(facts)}")
+    return 1 if any(row["problem"] for row in rows) else 0
+
+
+@model.command(epilog="Example:  kb model use chatglm3-6b-int4")
+@click.argument("name")
+@pass_edge
+def use(edge: Edge, name: str) -> None:
+    """Let the installed model NAME write answers from now on; a running server after a restart."""
+    use_model(edge.settings.home, name)
+    click.echo(f"in use: {name}")
+    if edge.settings.answerer not in ("auto", "chatglm"):
+        click.echo(f"but KB_ANSWERER is {edge.settings.answerer!r}; unset it", err=True)
+
+
+@model.command(epilog="Example:  kb model remove chatglm3-6b-int4 --yes")
+@click.argument("name")
+@yes_option
+@pass_edge
+def remove(edge: Edge, name: str, yes: bool) -> None:
+    """Delete the installed model NAME. The checkpoint it was made from stays."""
+    folder = find_model(edge.settings.home, name)
+    if not yes:
+        confirm(f"Delete {name} ({_size_bytes(folder) / 1e9:.1f} GB)?")
+    remove_model(edge.settings.home, name)
+    click.echo(f"removed {name}")
+
+
 def checkpoint_folder(home: Path, name: str) -> Path:
     """Return where the checkpoint `name` lives; ORG/NAME becomes one folder."""
     return home / CHECKPOINTS / name.replace("/", "--")
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+@contextmanager
+def _steps_bar() -> "Iterator[StepProgress]":
+    """Give a function that shows which tensor is being converted, on a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("converting", total=None)
+        yield lambda done, total, name: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -190,13 +190,18 @@ def delete_base(session: Session, base: KnowledgeBase) -> None:
 
 
 def find_or_add_source(session: Session, kb_id: str, *, kind: str, root: str, label: str) -> Source:
-    """Return the source with this root, made if needed; its label becomes the one given."""
+    """Return the source with this root, made if needed; its label becomes the one given.
+
+    Raises:
+        KnowledgeBaseNotFoundError: there is no such base.
+    """
     row = session.scalar(
         select(SourceRow).where(
             SourceRow.kb_id == kb_id, SourceRow.kind == kind, SourceRow.root == root
         )
     )
     if row is None:
+        find_base(session, kb_id)  # or the base was deleted meanwhile
         row = SourceRow(id=new_id(), kb_id=kb_id, kind=kind, root=root, label=label)
         session.add(row)
     row.label = label

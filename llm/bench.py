@@ -1,0 +1,176 @@
+"""Speed and memory of a model at full size with random weights: what `kb bench llm` prints.
+
+The bound on decoding is the memory bus: every weight is read once per token. So decoding is
+measured in turns with reading the same weights with a plain sum, in the same run on the same
+memory, and reported as a share of what that read would allow. Random weights are as fast as
+trained ones; nothing here says anything about quality.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm.config import ModelConfig
+from llm.engine import decode, prefill
+from llm.kv_cache import KVCache, KVForm
+from llm.model import Model
+from llm.packed import verify_layout
+from llm.parameters import Parameter, assemble, parameters
+from llm.quantize import Int4Weight, Int8Weight, Weight, pack_nibbles
+from llm.store import PACKED, WEIGHTS, add_parameter, reader, write_packed
+from llm.tensor_file import TensorFile, TensorWriter
+
+_TOKENS_PER_TURN = 4
+_READ_BYTES = 2**30  # per turn
+
+
+def write_random_model(folder: Path, config: ModelConfig, bits: int, group_size: int = 32) -> Path:
+    """Write weights of a shape, in the form that `llm.convert` would; return the file to load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(1)
+    with TensorWriter(folder / WEIGHTS) as writer:
+        for parameter in parameters(config):
+            add_parameter(writer, parameter.name, _random(parameter, bits, group_size, generator))
+        writer.finish({"config": config.to_dict(), "bits": bits})
+    if bits == 4 and verify_layout():
+        write_packed(folder / PACKED, TensorFile(folder / WEIGHTS), config)
+        (folder / WEIGHTS).unlink()
+        return folder / PACKED
+    return folder / WEIGHTS
+
+
+def load_random_model(path: Path, config: ModelConfig) -> Model:
+    """Open a file by `write_random_model`."""
+    return assemble(config, reader(TensorFile(path)), dtype=torch.bfloat16)
+
+
+def measure(
+    path: Path,
+    config: ModelConfig,
+    *,
+    context: int = 1024,
+    prompts: tuple[int, ...] = (512, 1024),
+    turns: int = 12,
+    kv_form: KVForm = "model",
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Load a model, run prompts and tokens, and return the figures.
+
+    Args:
+        path: by `write_random_model`.
+        config: its shape.
+        context: tokens in the cache while decoding.
+        prompts: lengths of prompts to prefill.
+        turns: each decodes 4 tokens and reads 1 GiB of weights.
+        kv_form: as for `KVCache`.
+        progress: told what is being done.
+
+    Returns:
+        Tokens per second, the bandwidth and the bound it sets (`decode_ratio` is decoding over
+        that bound), and bytes.
+    """
+    progress("loading")
+    started = time.perf_counter()
+    model = load_random_model(path, config)
+    cache = KVCache(config, max(*prompts, context + turns * _TOKENS_PER_TURN + 8), form=kv_form)
+    decode(model, 1, cache)  # the first token touches every page of the weights
+    load_s = time.perf_counter() - started
+
+    progress("decoding")
+    ids = _token_ids(config, max(*prompts, context))
+    cache.reset()
+    filled = prefill(model, ids[:64], cache)
+    assert torch.isfinite(filled).all()
+    cache.advance(context - 64)  # the content of the cache does not matter for speed
+    cache.context_length = min(cache.context_length, context)
+    token_seconds, gigabytes_per_s = [], []
+    weights = _weights_of(path)
+    for _ in range(turns):
+        gigabytes_per_s.append(_read_speed(weights))
+        for _ in range(_TOKENS_PER_TURN):
+            started = time.perf_counter()
+            decode(model, 5, cache)
+            token_seconds.append(time.perf_counter() - started)
+    bandwidth = statistics.median(gigabytes_per_s)
+    kv_read = context * config.kv_bytes_per_token(1 if kv_form == "int8" else 2)
+    bound = bandwidth * 1e9 / model.weight_bytes_per_token
+    decoded = 1 / statistics.median(token_seconds)
+
+    prefilled = {}
+    for length in prompts:
+        progress(f"prefilling {length} tokens")
+        cache.reset()
+        started = time.perf_counter()
+        prefill(model, ids[:length], cache)
+        prefilled[str(length)] = round(length / (time.perf_counter() - started), 2)
+    return {
+        "context": context,
+        "threads": torch.get_num_threads(),
+        "bandwidth_gb_s": round(bandwidth, 2),
+        "weight_bytes_per_token": model.weight_bytes_per_token,
+        "kv_bytes_read_per_token": kv_read,
+        "bound_tokens_per_s": round(bound, 3),
+        "decode_tokens_per_s": round(decoded, 3),
+        "decode_ratio": round(decoded / bound, 3),
+        "prefill_tokens_per_s": prefilled,
+        "peak_memory_gb": round(_peak_bytes() / 2**30, 2),
+        "weights_gb": round(path.stat().st_size / 2**30, 2),
+        "kv_gb": round(cache.size_bytes / 2**30, 3),
+        "kv_bytes_per_token": cache.size_bytes // cache.max_tokens,
+        "kv_bytes_per_token_multi_head": replace(
+            config, n_kv_heads=config.n_heads
+        ).kv_bytes_per_token(),
+        "load_s": round(load_s, 2),
+    }
+
+
+def _random(parameter: Parameter, bits: int, group_size: int, generator: torch.Generator) -> Weight:
+    """Return random codes; the spread of trained weights keeps activations finite."""
+    shape = parameter.shape
+    if parameter.kind == "vector":
+        return torch.ones(shape) if parameter.name.endswith("norm.weight") else torch.zeros(shape)
+    if parameter.kind == "embedding" or bits == 16:
+        return torch.randn(shape, generator=generator).mul_(0.02).to(torch.bfloat16)
+    n_rows, n_columns = shape
+    if bits == 8:
+        codes = torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8)
+        return Int8Weight(codes, torch.full((n_rows,), 0.02 / 73, dtype=torch.bfloat16))
+    codes = torch.randint(0, 16, shape, generator=generator, dtype=torch.uint8)
+    scales = torch.full((n_rows, n_columns // group_size), 0.02 / 4.6, dtype=torch.bfloat16)
+    return Int4Weight(pack_nibbles(codes), scales, torch.zeros_like(scales))
+
+
+def _token_ids(config: ModelConfig, n: int) -> list[int]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(config.vocab_size, (n,), generator=generator).tolist()
+
+
+def _weights_of(path: Path) -> list[torch.Tensor]:
+    """Return the large tensors of a file as numbers to sum: the memory that decoding reads."""
+    file = TensorFile(path)
+    ends = (".packed", ".codes8", "ffn_in", "ffn_out")
+    names = [name for name in file.metadata["checksums"] if name.endswith(ends)]
+    return [file.tensor(name).view(-1).view(torch.int64) for name in names]
+
+
+def _read_speed(weights: list[torch.Tensor]) -> float:
+    """Return gigabytes (10**9 bytes) per second of summing about `_READ_BYTES` of weights."""
+    done = 0
+    started = time.perf_counter()
+    for tensor in weights:
+        tensor.sum()
+        done += tensor.nbytes
+        if done >= _READ_BYTES:
+            break
+    return done / (time.perf_counter() - started) / 1e9
+
+
+def _peak_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
