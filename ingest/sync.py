@@ -27,6 +27,8 @@ from kb.embedder import Embedder
 from kb.errors import (
     CancelledError,
     ConfirmationNeededError,
+    KnowledgeBaseDeletedError,
+    KnowledgeBaseNotFoundError,
     LoadError,
 )
 from kb.failpoints import failpoint
@@ -137,6 +139,7 @@ def sync_folders(
         ConfirmationNeededError: a root is missing or empty, or more than half of a source
             would be removed, and `options.yes` is not set. Nothing was changed.
         CancelledError: `options.is_cancelled` said so; what was stored stays.
+        KnowledgeBaseDeletedError: somebody deleted the base meanwhile.
         VersionMismatchError, StorageError, EmbedderError
     """
     _check_base(parts, base)
@@ -249,18 +252,27 @@ def _run(
             tally.changes["changed"] += [file.path for file in part.plan.changed]
             tally.changes["removed"] += [file.path for file in part.plan.removed]
         return _report(base, tally, started)
-    for part in work:
-        scope = store_root(parts.database, base, part.scope)
-        _write_moves(parts.database, scope.source, part.plan)
-        _write_unreadable(parts.database, scope.source, part.unreadable)
-        _advance_settled(options, tally, part)
-        _Writer(parts, base, scope.source, part.plan, options, tally).run()
-        _write_removals(parts.database, base, part, tally)
+    try:
+        for part in work:
+            _write_scope(parts, base, part, options, tally)
+    except KnowledgeBaseNotFoundError as exc:  # storage knows its id only
+        raise KnowledgeBaseDeletedError(base.name) from exc
     failpoint("sync.sweeping")
     with parts.database.write() as session:
         if not is_any_job_live(session, except_job=options.job_id):
             sweep_embeddings(session)
     return _report(base, tally, started)
+
+
+def _write_scope(
+    parts: SyncParts, base: KnowledgeBase, work: _Work, options: SyncOptions, tally: _Tally
+) -> None:
+    scope = store_root(parts.database, base, work.scope)
+    _write_moves(parts.database, scope.source, work.plan)
+    _write_unreadable(parts.database, scope.source, work.unreadable)
+    _advance_settled(options, tally, work)
+    _Writer(parts, base, scope.source, work.plan, options, tally).run()
+    _write_removals(parts.database, base, work, tally)
 
 
 def _tally_plan(tally: _Tally, work: _Work) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from ingest.scan import FoundFile
 from ingest.splitter import SPLITTER
-from ingest.sync import SyncOptions, sync_folders, sync_uploads
+from ingest.sync import Progress, SyncOptions, sync_folders, sync_uploads
 from kb.errors import (
     CancelledError,
     ConfirmationNeededError,
     InvalidInputError,
+    KnowledgeBaseDeletedError,
     VersionMismatchError,
 )
 from kb.records import IngestReport, KnowledgeBase, Question
@@ -241,6 +242,19 @@ def test_one_bad_file_never_stops_the_rest_and_is_remembered(
     assert [file.path for file in again.failed] == ["bild.xyz"]
     assert again.failed[0].error == report.failed[0].error
     assert again.empty == ("leer.txt",)
+
+
+def test_a_base_deleted_during_a_sync_is_named(
+    services: Services, base: KnowledgeBase, docs: Path
+) -> None:
+    def delete(progress: Progress) -> None:
+        if progress.files_done == 1:
+            services.delete_base(base)
+
+    with pytest.raises(KnowledgeBaseDeletedError, match="'手册' was deleted meanwhile"):
+        _sync(services, base, docs, progress=delete)
+    with pytest.raises(KnowledgeBaseDeletedError, match="'手册'"):
+        _sync(services, base, docs)
 
 
 def test_what_of_a_file_was_not_read_is_in_the_report(

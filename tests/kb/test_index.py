@@ -143,7 +143,7 @@ def base(database: Database) -> KnowledgeBase:
 
 
 def _view(database: Database, base: KnowledgeBase, tmp_path: Path) -> IndexView:
-    return IndexView(database, base.id, base.embedder.dimension, tmp_path / "index")
+    return IndexView(database, base, tmp_path / "index")
 
 
 def test_a_view_follows_what_others_write(
