@@ -1,8 +1,11 @@
 """Opening, migrating and failing of the database file."""
 
+import contextlib
 import os
 import sqlite3
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ from kb.errors import DatabaseTooNewError, StorageError
 from kb.storage import sqlite
 from kb.storage.database import DATABASE_NAME, SCHEMA_HEAD, Database, migrations_config
 from kb.storage.tables import Base
+
+NOBODY = 65534
 
 
 def test_the_migrations_end_at_the_schema_head() -> None:
@@ -64,14 +69,40 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Database.open(blocker / "home")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes to read-only folders")
-def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
-    Database.open(tmp_path).close()
-    for path in (tmp_path / DATABASE_NAME, tmp_path):
-        path.chmod(0o500)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that other users can reach, which root's `tmp_path` is not."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        Path(name).chmod(0o700)
 
-    with pytest.raises(StorageError, match="read-only"), Database.open(tmp_path).write() as s:
-        s.execute(text("UPDATE knowledge_base SET name = 'x'"))
+
+@contextlib.contextmanager
+def _without_roots_privilege() -> Iterator[None]:
+    """Let permissions count: they do not for root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_read_only_folder_is_named(open_folder: Path) -> None:
+    Database.open(open_folder).close()
+    (open_folder / DATABASE_NAME).chmod(0o444)
+    open_folder.chmod(0o555)
+
+    with _without_roots_privilege():
+        if not os.access(open_folder, os.X_OK, effective_ids=True):
+            pytest.skip("root, whose writes nothing stops, and no folder that others can reach")
+        with (
+            pytest.raises(StorageError, match="read-only"),
+            Database.open(open_folder).write() as s,
+        ):
+            s.execute(text("UPDATE knowledge_base SET name = 'x'"))
 
 
 def test_a_read_only_database_says_what_to_do(tmp_path: Path) -> None:
