@@ -82,7 +82,7 @@ class Retriever:
         self._embedder = embedder
         self._index_folder = index_folder
         self._lock = threading.Lock()  # guards the two dictionaries
-        # The dense channel's; kept, since to start and end one each time takes longer than it saves.
+        # The dense channel's; kept, since starting and ending one for each question costs time.
         self._threads = ThreadPoolExecutor(thread_name_prefix="dense")
         self._views: dict[str, IndexView] = {}
         self._versions: OrderedDict[int, _Version] = OrderedDict()
