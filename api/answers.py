@@ -4,12 +4,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from langchain_core.messages import BaseMessage
 from starlette.requests import Request
 
 from api.errors import HTTPError, status_for_name
 from api.parts import Parts
 from api.streaming import Prefetched, last_step
-from kb.records import Answer, AnswerEvent, Failed, Finished, Question, Retrieved, Token
+from kb.chat import ChatAnswerer
+from kb.records import Answer, AnswerEvent, Drafted, Failed, Finished, Question, Retrieved, Token
 
 
 def begin_answer(parts: Parts, question: Question) -> Prefetched[AnswerEvent]:
@@ -20,6 +22,26 @@ def begin_answer(parts: Parts, question: Question) -> Prefetched[AnswerEvent]:
         KBError: the question cannot be searched for.
     """
     return Prefetched(_measured(parts, question))
+
+
+def begin_chat(
+    parts: Parts, messages: list[BaseMessage], options: dict[str, Any]
+) -> Prefetched[AnswerEvent]:
+    """Let the chat model go on with a conversation, without any knowledge base.
+
+    Raises:
+        BusyError: too many questions are being answered.
+        HTTPError: no chat model is installed.
+        AnswererError: the model failed.
+    """
+    answerer = parts.chain.answerer
+    if not isinstance(answerer, ChatAnswerer):
+        raise HTTPError(
+            404,
+            "ModelNotFoundError",
+            "no chat model is installed here; ask a knowledge base with a model named kb:NAME",
+        )
+    return Prefetched(_chat(parts, answerer, messages, options))
 
 
 async def whole_answer(request: Request, events: Prefetched[AnswerEvent]) -> Answer | None:
@@ -51,6 +73,23 @@ def event_data(event: AnswerEvent) -> tuple[str, dict[str, Any]] | None:
 def failure(event: Failed) -> HTTPError:
     """Turn a failure that came as an event back into one with a status."""
     return HTTPError(status_for_name(event.type), event.type, event.message)
+
+
+def _chat(
+    parts: Parts, answerer: ChatAnswerer, messages: list[BaseMessage], options: dict[str, Any]
+) -> Iterator[AnswerEvent]:
+    with parts.slots.taken():
+        for event in answerer.chat(messages, **options):
+            if not isinstance(event, Drafted):
+                yield event
+                continue
+            usage = event.draft.usage
+            timings = {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+            }
+            text = event.draft.text
+            yield Finished(Answer(text, False, 0.0, None, (), (), answerer.model, timings))
 
 
 def _measured(parts: Parts, question: Question) -> Iterator[AnswerEvent]:

@@ -5,6 +5,7 @@ The model only writes; which passage proves a sentence is decided afterwards (`k
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -47,6 +48,11 @@ class ChatAnswerer:
         self._clear_errors = clear_errors
 
     @property
+    def chat_model(self) -> BaseChatModel:
+        """The wrapped model."""
+        return self._model
+
+    @property
     def model(self) -> str:
         if self._name:
             return self._name
@@ -71,9 +77,21 @@ class ChatAnswerer:
                 "the question leaves no room for any passage in the model's context window of "
                 f"{self._budget_tokens:,} tokens; shorten it, or raise KB_CONTEXT_TOKENS"
             )
+        yield from self.chat(messages)
+
+    def chat(self, messages: list[BaseMessage], **options: Any) -> Iterator[AnswerEvent]:
+        """Yield Token events, then one Drafted, for messages as they are, without passages.
+
+        Args:
+            messages: a conversation that ends with the user's message.
+            options: settings of this request that the model knows, such as `temperature`.
+
+        Raises:
+            AnswererError: the model failed, cannot be reached, or said nothing.
+        """
         pieces: list[str] = []
         total: AIMessageChunk | None = None
-        for chunk in self._stream(messages):
+        for chunk in self._stream(messages, options):
             total = chunk if total is None else total + chunk
             text = chunk.text
             if text:
@@ -84,9 +102,12 @@ class ChatAnswerer:
             raise AnswererError(f"the model {self.model!r} gave an empty answer; ask again")
         yield Drafted(Draft(text=answer, answer_span=None, quotes=(), usage=_usage(total)))
 
-    def _stream(self, messages: list[BaseMessage]) -> Iterator[AIMessageChunk]:
+    def _stream(
+        self, messages: list[BaseMessage], options: dict[str, Any]
+    ) -> Iterator[AIMessageChunk]:
+        options = {"max_tokens": self._max_new_tokens, **options}
         try:
-            for chunk in self._model.stream(messages, max_tokens=self._max_new_tokens):
+            for chunk in self._model.stream(messages, **options):
                 if isinstance(chunk, AIMessageChunk):
                     yield chunk
         except self._clear_errors as exc:

@@ -127,6 +127,14 @@ class Services:
                 self._answerer = self._make_answerer()
             return self._answerer
 
+    @property
+    def chat_model(self) -> Any:
+        """The LangChain chat model that writes the answers, None for the extractive answerer."""
+        from kb.chat import ChatAnswerer
+
+        answerer = self.answerer
+        return answerer.chat_model if isinstance(answerer, ChatAnswerer) else None
+
     def _make_answerer(self) -> Answerer:
         settings = self.settings
         if self._chat_model is not None:

@@ -21,7 +21,7 @@ from llm.kv_cache import KVCache, KVForm
 from llm.model import Model
 from llm.packed import verify_layout
 from llm.parameters import Parameter, assemble, parameters
-from llm.quantize import Int4Weight, Int8Weight, Weight, pack_nibbles
+from llm.quantize import Int4Weight, Int8Weight, Weight
 from llm.store import PACKED, WEIGHTS, add_parameter, reader, write_packed
 from llm.tensor_file import TensorFile, TensorWriter
 
@@ -135,14 +135,17 @@ def _random(parameter: Parameter, bits: int, group_size: int, generator: torch.G
     if parameter.kind == "vector":
         return torch.ones(shape) if parameter.name.endswith("norm.weight") else torch.zeros(shape)
     if parameter.kind == "embedding" or bits == 16:
-        return torch.randn(shape, generator=generator).mul_(0.02).to(torch.bfloat16)
+        row = torch.randn(shape[1], generator=generator).mul_(0.02).to(torch.bfloat16)
+        return torch.stack([row, -row]).repeat(-(-shape[0] // 2), 1)[: shape[0]]
     n_rows, n_columns = shape
+    # one row of random codes, again and again: speed does not depend on the values
+    row = torch.randint(256, (n_columns,), generator=generator, dtype=torch.uint8)
     if bits == 8:
-        codes = torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8)
+        codes = row.view(torch.int8).clamp(min=-127).repeat(n_rows, 1)
         return Int8Weight(codes, torch.full((n_rows,), 0.02 / 73, dtype=torch.bfloat16))
-    codes = torch.randint(0, 16, shape, generator=generator, dtype=torch.uint8)
     scales = torch.full((n_rows, n_columns // group_size), 0.02 / 4.6, dtype=torch.bfloat16)
-    return Int4Weight(pack_nibbles(codes), scales, torch.zeros_like(scales))
+    codes = row[: n_columns // 2].repeat(n_rows, 1)
+    return Int4Weight(codes, scales, torch.zeros_like(scales))
 
 
 def _token_ids(config: ModelConfig, n: int) -> list[int]:

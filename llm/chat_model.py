@@ -303,8 +303,8 @@ class _Pieces:
             if _PLACEHOLDER.startswith(self._held[end - n : end]):
                 end -= n
                 break
-        if self._generation == "chatglm":
-            end = max(end - 1, 0)
+        while self._generation == "chatglm" and end and self._held[end - 1] in ",!:;?":
+            end -= 1
         return self._show(end)
 
     def finish(self) -> tuple[str, list[ToolCall]]:

@@ -5,10 +5,11 @@ blocks of `block_rows` output rows, within a block one column after the other, t
 the rows in the low halves of the bytes and the second half in the high halves; the rows that do
 not fill a block come last, two neighbours to a byte. `block_rows` is 64 with AVX512 and 32 with
 AVX2, so files of one kind of machine are wrong on the other. `find_block_rows` finds it out by
-packing a known matrix, and `verify_layout` proves that `expand_columns` undoes it here.
+packing a known matrix, and `verify_layout` proves that `expanded` undoes it here.
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -66,35 +67,55 @@ def pack(weight: Int4Weight) -> PackedInt4:
     return PackedInt4(packed, scales_zeros, find_block_rows())
 
 
-def expand_columns(weight: PackedInt4, first: int, last: int) -> torch.Tensor:
-    """Return rows `first` to `last` of the matrix, transposed: (K, last - first) bf16.
+def expanded(weight: PackedInt4, n_rows: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the matrix in blocks of `n_rows` rows, transposed, with the rows they are.
+
+    The values are those that the kernel multiplies with, rounded to bf16.
 
     Args:
         weight: packed.
-        first: a multiple of `block_rows`.
-        last: a multiple too, or the number of rows.
+        n_rows: a multiple of `block_rows`.
+
+    Yields:
+        rows, and (K, rows) bf16; the next step overwrites it.
     """
     n_columns = 2 * weight.codes.shape[1]
-    block = weight.block_rows
-    n_blocks = (last - first) // block
-    n_full = n_blocks * block
-    codes = torch.empty(n_columns, last - first, dtype=torch.uint8)
-    octets = weight.codes.view(-1)[first * n_columns // 2 : last * n_columns // 2]
+    signed = torch.empty(n_columns, n_rows, dtype=torch.int8)
+    values = torch.empty(n_columns * n_rows, dtype=torch.bfloat16)
+    for first in range(0, weight.n_rows, n_rows):
+        rows = slice(first, min(first + n_rows, weight.n_rows))
+        n = rows.stop - first
+        codes = signed[:, :n]
+        _unpack(weight, rows, codes)
+        matrix = values[: n_columns * n].view(n_columns, n)
+        matrix.copy_(codes)
+        groups = matrix.view(-1, weight.group_size, n)  # (K / g, g, n)
+        scales = weight.scales_zeros[:, rows, 0].contiguous()[:, None]  # (K / g, 1, n)
+        zeros = weight.scales_zeros[:, rows, 1].contiguous()[:, None]
+        torch.addcmul(zeros, groups, scales, out=groups)
+        yield rows, matrix
+
+
+def _unpack(weight: PackedInt4, rows: slice, out: torch.Tensor) -> None:
+    """Write codes minus 8 of some rows into `out`, (K, rows) int8."""
+    n_columns, n = out.shape
+    half = weight.block_rows // 2
+    n_blocks = n // weight.block_rows
+    n_full = n_blocks * weight.block_rows
+    # flipping the top bit of a code makes it code - 8 in two's complement of four bits, which an
+    # arithmetic shift widens
+    octets = weight.codes.view(-1)[rows.start * n_columns // 2 : rows.stop * n_columns // 2] ^ 0x88
+    high = octets.view(torch.int8) >> 4
+    low = octets.bitwise_left_shift_(4).view(torch.int8).bitwise_right_shift_(4)
+    n_octets = n_full * n_columns // 2
     if n_blocks:
-        halves = octets[: n_full * n_columns // 2].view(n_blocks, n_columns, block // 2)
-        full = codes[:, :n_full].unflatten(1, (n_blocks, 2, block // 2))
-        full[:, :, 0] = (halves & 0xF).transpose(0, 1)
-        full[:, :, 1] = (halves >> 4).transpose(0, 1)
-    if n_full < last - first:
-        rest = octets[n_full * n_columns // 2 :].view(n_columns, -1)
-        codes[:, n_full::2] = rest & 0xF
-        codes[:, n_full + 1 :: 2] = rest >> 4
-    # 0x4300 | code is the bf16 number 128 + code: widening by bits instead of by conversion
-    values = (codes.to(torch.int16) | 0x4300).view(torch.bfloat16).sub_(136)
-    groups = values.view(-1, weight.group_size, last - first)  # (K / g, g, n)
-    scales = weight.scales_zeros[:, None, first:last, 0]  # (K / g, 1, n)
-    zeros = weight.scales_zeros[:, None, first:last, 1]
-    return torch.addcmul(zeros, groups, scales).view(n_columns, last - first)
+        full = out[:, :n_full].unflatten(1, (n_blocks, 2, half))
+        shape = (n_blocks, n_columns, half)
+        full[:, :, 0] = low[:n_octets].view(shape).transpose(0, 1)
+        full[:, :, 1] = high[:n_octets].view(shape).transpose(0, 1)
+    if n_full < n:
+        out[:, n_full::2] = low[n_octets:].view(n_columns, -1)
+        out[:, n_full + 1 :: 2] = high[n_octets:].view(n_columns, -1)
 
 
 @functools.cache
@@ -109,11 +130,11 @@ def find_block_rows() -> int:
 
 @functools.cache
 def verify_layout() -> bool:
-    """Prove on a small matrix that this machine packs as `expand_columns` undoes."""
+    """Prove on a small matrix that this machine packs as `expanded` undoes."""
     weight = quantize_int4(torch.randn(176, 64, generator=torch.Generator().manual_seed(1)), 32)
     expected = dequantize(weight, torch.bfloat16)
     packed = pack(weight)
-    found = expand_columns(packed, 0, packed.n_rows).T
+    found = torch.cat([matrix.T for _, matrix in expanded(packed, 192)])
     product = torch.ops.aten._weight_int4pack_mm_for_cpu(
         torch.eye(64, dtype=torch.bfloat16), packed.codes, 32, packed.scales_zeros
     ).T

@@ -1,5 +1,6 @@
 """OpenAI-compatible chat: model ``kb:NAME`` answers from the knowledge base NAME.
 
+Where a chat model is installed, model ``chatglm`` is that model alone, without documents.
 The reply is the cited answer, followed by its sources as text, so that any client shows them;
 `citations`, `refused` and `support` stand beside the usual fields for clients that look. While
 streaming, markers cannot be set into text that has been sent, so the sources alone name them.
@@ -16,12 +17,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from api.answers import begin_answer, failure, whole_answer
+from api.answers import begin_answer, begin_chat, failure, whole_answer
 from api.errors import HTTPError, describe
 from api.parts import Parts, ServerParts, base_named
 from api.schemas import ChatBody, ChatMessage
 from api.streaming import EventStream, Prefetched, sse_data, steps_in_threads, to_json
+from kb.chat import ChatAnswerer
 from kb.errors import InvalidInputError
 from kb.records import Answer, AnswerEvent, Citation, Failed, Finished, Question, Token, Turn
 from kb.storage.bases import list_bases
@@ -35,15 +38,14 @@ MAX_QUOTE_CHARS = 200
 
 @router.get("/models")
 def models(parts: ServerParts) -> dict[str, Any]:
-    """List one model for each knowledge base."""
+    """List one model for each knowledge base, and the chat model if there is one."""
     with parts.database.read() as session:
-        names = [base.name for base in list_bases(session)]
+        ids = [PREFIX + base.name for base in list_bases(session)]
+    if isinstance(parts.chain.answerer, ChatAnswerer):
+        ids.append(PLAIN_MODEL)
     return {
         "object": "list",
-        "data": [
-            {"id": PREFIX + name, "object": "model", "created": 0, "owned_by": "kb"}
-            for name in names
-        ],
+        "data": [{"id": id_, "object": "model", "created": 0, "owned_by": "kb"} for id_ in ids],
     }
 
 
@@ -54,8 +56,7 @@ async def complete(body: ChatBody, request: Request, parts: ServerParts) -> Resp
     Earlier messages are the history; system messages and sampling options have no say in what
     the documents hold and are ignored.
     """
-    question = await run_in_threadpool(_question, parts, body)
-    events = await run_in_threadpool(begin_answer, parts, question)
+    events = await run_in_threadpool(_begin, parts, body)
     reply_id = f"chatcmpl-{secrets.token_hex(16)}"
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -67,6 +68,36 @@ async def complete(body: ChatBody, request: Request, parts: ServerParts) -> Resp
     if answer is None:
         return Response(status_code=204)
     return JSONResponse(_completion(reply_id, body.model, answer))
+
+
+def _begin(parts: Parts, body: ChatBody) -> Prefetched[AnswerEvent]:
+    if body.model == PLAIN_MODEL:
+        return begin_chat(parts, _messages(body), _options(body))
+    return begin_answer(parts, _question(parts, body))
+
+
+def _messages(body: ChatBody) -> list[BaseMessage]:
+    made = {"user": HumanMessage, "assistant": AIMessage, "system": SystemMessage,
+            "developer": SystemMessage}  # fmt: skip
+    for message in body.messages:
+        if message.role not in made:
+            raise InvalidInputError("messages", f"no use for a message of the role {message.role}")
+    if body.messages[-1].role != "user":
+        raise InvalidInputError("messages", "the last message must be the user's")
+    return [made[message.role](message.text()) for message in body.messages]
+
+
+def _options(body: ChatBody) -> dict[str, Any]:
+    """Return the settings that the request names, as LangChain calls them."""
+    stop = [body.stop] if isinstance(body.stop, str) else body.stop
+    options = {
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "max_tokens": body.max_tokens,
+        "seed": body.seed,
+        "stop": [word for word in stop or [] if word] or None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _question(parts: Parts, body: ChatBody) -> Question:
@@ -95,8 +126,6 @@ def turns_of(messages: list[ChatMessage]) -> tuple[Turn, ...]:
 
 
 def _no_model(model: str) -> str:
-    if model == PLAIN_MODEL:
-        return "no chat model is installed here; ask a knowledge base with a model named kb:NAME"
     return f"no model {model!r}; `GET /v1/models` lists those there are, named kb:NAME"
 
 

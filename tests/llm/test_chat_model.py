@@ -194,7 +194,8 @@ def test_glm4_calls_a_tool(folders: dict[str, Path], monkeypatch: pytest.MonkeyP
     finally:
         model.close()
     assert total is not None
-    assert [(c["name"], c["args"]) for c in total.tool_calls] == [("get_weather", {"city": "Paris"})]
+    called = [(call["name"], call["args"]) for call in total.tool_calls]
+    assert called == [("get_weather", {"city": "Paris"})]
 
 
 def test_tools_for_a_model_that_knows_none(folders: dict[str, Path]) -> None:

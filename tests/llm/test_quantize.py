@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llm.errors import CheckpointError
 from llm.linear import make_linear
-from llm.packed import can_pack, expand_columns, pack
+from llm.packed import can_pack, expanded, pack
 from llm.quantize import (
     Int4Weight,
     Int8Weight,
@@ -94,10 +94,10 @@ def test_packed_codes_expand_to_the_same_matrix(n_rows: int, group_size: int) ->
     weight = quantize_int4(random(n_rows, 256), group_size)
     packed = pack(weight)
     expected = dequantize(weight, torch.bfloat16)
-    assert torch.equal(expand_columns(packed, 0, n_rows).T, expected)
-    if n_rows > 128:
-        assert torch.equal(expand_columns(packed, 64, n_rows).T, expected[64:])
-        assert torch.equal(expand_columns(packed, 64, 128).T, expected[64:128])
+    for at_once in (64, 128, 1024):
+        found = [(rows, matrix.T.clone()) for rows, matrix in expanded(packed, at_once)]
+        assert torch.equal(torch.cat([matrix for _, matrix in found]), expected)
+        assert found[-1][0].stop == n_rows
 
 
 def test_what_the_kernel_does_not_take_is_not_packed() -> None:

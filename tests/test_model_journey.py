@@ -1,0 +1,211 @@
+"""The whole way of a model: a published folder in, cited answers out, by CLI and HTTP.
+
+The checkpoint is small and random, so what it writes is noise; tests that look at citations make
+it say a sentence. Everything else is the real path.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from ingest.fake import FakeEmbedder
+from kb.cli.edge import Edge
+from kb.cli.main import run
+from kb.config import Settings
+from kb.wiring import Services
+from llm.chat_model import ChatGLM
+from tests.llm.checkpoints import write_checkpoint
+
+HANDBOOK = "# 员工手册\n\n正式员工每年享有 15 天带薪年假。差旅报销应在返回后 10 个工作日内提交。\n"
+QUESTION = "正式员工每年有几天年假？"
+
+Kb = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "chatglm3-6b"
+    write_checkpoint(folder, "chatglm3", context=2048)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "手册.md").write_text(HANDBOOK, encoding="utf-8")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def opened(home: Path) -> Iterator[Callable[..., Services]]:
+    services: list[Services] = []
+
+    def open_(**settings: Any) -> Services:
+        made = Services.open(Settings(home=home, **settings), embedder=FakeEmbedder())
+        services.append(made)
+        return made
+
+    yield open_
+    for each in services:
+        each.close()
+
+
+@pytest.fixture
+def kb(opened: Callable[..., Services], capsys: pytest.CaptureFixture[str]) -> Kb:
+    """Run a command as a process of its own would: services are opened and closed each time."""
+
+    def command(*arguments: str, **settings: Any) -> tuple[int, str, str]:
+        code = run(list(arguments), Edge({}, opened(max_new_tokens=16, **settings)))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return command
+
+
+def says(model: ChatGLM, text: str) -> None:
+    """Make the model write a text with its own tokens, whatever it is asked."""
+    script = [*model.tokenizer.encode(text), min(model.tokenizer.stop_ids)]
+    position = 0
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal position
+        row = torch.zeros(1, model.engine.model.config.vocab_size)
+        row[0, script[position]] = 100.0
+        position = (position + 1) % len(script)
+        return row
+
+    model.engine.model.logits = logits  # type: ignore[method-assign]
+
+
+def test_from_a_published_folder_to_an_answer(kb: Kb, home: Path, checkpoint: Path) -> None:
+    docs = str(home.parent / "docs")
+    assert kb("ingest", docs)[0] == 0
+    code, out, _ = kb("ask", QUESTION, "--json")
+    assert json.loads(out)["model"] == "extractive"
+
+    code, out, err = kb("model", "add", str(checkpoint), "--bits", "4")
+    assert code == 0, err
+    assert "in use: chatglm3-6b-int4" in out
+    code, out, err = kb("model", "add", str(checkpoint), "--bits", "8", "--name", "mine", "--json")
+    assert code == 0, err
+    assert json.loads(out)["in_use"] is False
+
+    code, out, _ = kb("model", "list", "--check", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [(row["name"], row["in_use"], row["bits"]) for row in rows] == [
+        ("chatglm3-6b-int4", True, 4),
+        ("mine", False, 8),
+    ]
+
+    code, out, err = kb("ask", QUESTION, "--json")
+    assert code == 0, err
+    reply = json.loads(out)
+    assert reply["model"] == "chatglm3-6b-int4"
+    assert reply["timings"]["completion_tokens"] > 0
+    assert reply["timings"]["prompt_tokens"] > 50
+
+    assert kb("model", "use", "mine")[1] == "in use: mine\n"
+    assert json.loads(kb("ask", QUESTION, "--json")[1])["model"] == "mine"
+    one = json.loads(kb("ask", QUESTION, "--json", model="chatglm3-6b-int4")[1])
+    assert one["model"] == "chatglm3-6b-int4"
+
+    assert kb("model", "remove", "mine", "--yes")[0] == 0
+    assert json.loads(kb("ask", QUESTION, "--json")[1])["model"] == "extractive"
+    assert "chatglm3-6b-int4" in kb("model", "list")[1]
+
+
+def test_an_answer_by_the_model_is_cited(
+    kb: Kb, opened: Callable[..., Services], home: Path, checkpoint: Path
+) -> None:
+    kb("ingest", str(home.parent / "docs"))
+    kb("model", "add", str(checkpoint))
+    services = opened()
+    model = services.chat_model
+    assert isinstance(model, ChatGLM)
+    says(model, "\n 正式员工每年享有 15 天带薪年假。")
+    app = create_app(services)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        answer = client.post("/kb/default/ask", json={"question": QUESTION}).json()
+        with client.stream(
+            "POST", "/kb/default/ask", json={"question": QUESTION, "stream": True}
+        ) as stream:
+            events = [line[6:] for line in stream.iter_lines() if line.startswith("data: ")]
+        completion = client.post(
+            "/v1/chat/completions",
+            json={"model": "chatglm", "messages": [{"role": "user", "content": "你好"}]},
+        ).json()
+        models = client.get("/v1/models").json()
+    assert answer["model"] == "chatglm3-6b-int4"
+    citation = answer["citations"][0]
+    assert HANDBOOK[citation["start"] : citation["end"]] == citation["quote"]
+    assert "15 天" in citation["quote"]
+    assert citation["supported"]
+    tokens = "".join(json.loads(event).get("text", "") for event in events[1:-1])
+    assert tokens == "正式员工每年享有 15 天带薪年假。"
+    assert completion["choices"][0]["message"]["content"] == "正式员工每年享有 15 天带薪年假。"
+    assert "chatglm" in [row["id"] for row in models["data"]]
+
+
+def test_a_damaged_model_is_named_and_nothing_else_breaks(
+    kb: Kb, home: Path, checkpoint: Path
+) -> None:
+    kb("ingest", str(home.parent / "docs"))
+    kb("model", "add", str(checkpoint))
+    folder = home / "models" / "chatglm3-6b-int4"
+    octets = bytearray((folder / "weights.safetensors").read_bytes())
+    octets[-10] ^= 0xFF
+    (folder / "weights.safetensors").write_bytes(octets)
+    code, out, _ = kb("model", "list", "--check")
+    assert code == 1
+    assert "head.zeros' is damaged" in out
+
+    (folder / "model.json").write_text("{")
+    code, _, err = kb("ask", QUESTION)
+    assert code == 1
+    assert "model.json' is damaged; add the model again" in err
+    assert kb("search", QUESTION)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["../x", "in-use", "a/b", "", "名字", "x" * 65])
+def test_names_are_no_paths(kb: Kb, checkpoint: Path, name: str, home: Path) -> None:
+    code, _, err = kb("model", "add", str(checkpoint), "--name", name)
+    assert code == 1 or name == ""
+    assert not (home.parent / "x").exists()
+    if name:
+        assert "letters, digits" in err
+
+
+def test_a_model_that_is_not_there(kb: Kb) -> None:
+    code, _, err = kb("model", "use", "chatglm3-6b-int4")
+    assert code == 1
+    assert "none is installed; run `kb model pull" in err
+    code, _, err = kb("ask", QUESTION, answerer="chatglm")
+    assert code == 1
+
+
+def test_a_broken_checkpoint_leaves_no_trace(kb: Kb, checkpoint: Path, home: Path) -> None:
+    broken = home.parent / "broken"
+    shutil.copytree(checkpoint, broken)
+    next(broken.glob("*00002*.safetensors")).write_text("version https://git-lfs.github.com/spec")
+    code, _, err = kb("model", "add", str(broken))
+    assert code == 1
+    assert "Git-LFS pointer" in err
+    assert list((home / "models").iterdir()) == []
+
+
+def test_doctor_says_what_fits(kb: Kb, checkpoint: Path) -> None:
+    kb("model", "add", str(checkpoint))
+    code, out, _ = kb("doctor", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["answerer"] == "chatglm: chatglm3-6b-int4 in this process, 4 bits"
+    assert "AVX" in facts["kernels"] or "expanded" in facts["kernels"]
+    assert facts["chatglm3-6b"].startswith(("fits at", "does not fit"))
