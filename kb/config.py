@@ -83,7 +83,9 @@ class Settings(BaseSettings):
         64, ge=1, le=1024, description="Texts per embedder call; measured best of 8 to 128."
     )
     threads: int = Field(
-        0, ge=0, description="Threads for the embedder; 0 lets torch take every core."
+        0,
+        ge=0,
+        description="Threads for the embedder and for ChatGLM; 0 lets torch take every core.",
     )
 
     max_upload_mb: int = Field(

@@ -91,16 +91,7 @@ class Services:
     def parser(self) -> "Parser":
         from ingest.parser import ParseLimits, Parser
 
-        return Parser(
-            ParseLimits(
-                timeout_s=self.settings.parse_timeout_s,
-                memory_mb=self.settings.parse_memory_mb,
-                max_file_mb=self.settings.max_file_mb,
-                max_pages=self.settings.max_pages,
-                max_cells=self.settings.max_cells,
-                max_text_chars=self.settings.max_text_chars,
-            )
-        )
+        return Parser(ParseLimits.of(self.settings))
 
     @cached_property
     def sync_parts(self) -> "SyncParts":

@@ -1,4 +1,5 @@
-"""Chat models that run in this process. Imports nothing of ours and could be lifted out whole.
+"""ChatGLM in this process. Imports nothing of ours and could be lifted out whole.
 
-Holds the offline fake used by tests and examples; ChatGLM itself is not here yet.
+`chat_model.ChatGLM` is the front door for LangChain programs, `convert.convert` makes a model
+folder from a published checkpoint. `fake` is a chat model without weights, for tests.
 """

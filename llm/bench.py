@@ -1,9 +1,9 @@
 """Speed and memory of a model at full size with random weights: what `kb bench llm` prints.
 
 The bound on decoding is the memory bus: every weight is read once per token. So decoding is
-measured in turns with reading the same weights with a plain sum, in the same run on the same
-memory, and reported as a share of what that read would allow. Random weights are as fast as
-trained ones; nothing here says anything about quality.
+measured in turns with reading the same weights with a plain sum, and reported as a share of what
+that read would allow: the median of the turns' ratios, since a shared machine drifts. Random
+weights are as fast as trained ones; nothing here says anything about quality.
 """
 
 import statistics
@@ -88,18 +88,17 @@ def measure(
     assert torch.isfinite(filled).all()
     cache.advance(context - 64)  # the content of the cache does not matter for speed
     cache.context_length = min(cache.context_length, context)
-    token_seconds, gigabytes_per_s = [], []
     weights = _weights_of(path)
+    bounds, speeds = [], []  # tokens per second, per turn
     for _ in range(turns):
-        gigabytes_per_s.append(_read_speed(weights))
+        bounds.append(_read_speed(weights) / model.weight_bytes_per_token)
+        started = time.perf_counter()
         for _ in range(_TOKENS_PER_TURN):
-            started = time.perf_counter()
             decode(model, 5, cache)
-            token_seconds.append(time.perf_counter() - started)
-    bandwidth = statistics.median(gigabytes_per_s)
+        speeds.append(_TOKENS_PER_TURN / (time.perf_counter() - started))
+    bound = statistics.median(bounds)
+    ratios = [speed / limit for speed, limit in zip(speeds, bounds, strict=True)]
     kv_read = context * config.kv_bytes_per_token(1 if kv_form == "int8" else 2)
-    bound = bandwidth * 1e9 / model.weight_bytes_per_token
-    decoded = 1 / statistics.median(token_seconds)
 
     prefilled = {}
     for length in prompts:
@@ -111,12 +110,12 @@ def measure(
     return {
         "context": context,
         "threads": torch.get_num_threads(),
-        "bandwidth_gb_s": round(bandwidth, 2),
+        "bandwidth_gb_s": round(bound * model.weight_bytes_per_token / 1e9, 2),
         "weight_bytes_per_token": model.weight_bytes_per_token,
         "kv_bytes_read_per_token": kv_read,
         "bound_tokens_per_s": round(bound, 3),
-        "decode_tokens_per_s": round(decoded, 3),
-        "decode_ratio": round(decoded / bound, 3),
+        "decode_tokens_per_s": round(statistics.median(speeds), 3),
+        "decode_ratio": round(statistics.median(ratios), 3),
         "prefill_tokens_per_s": prefilled,
         "peak_memory_gb": round(_peak_bytes() / 2**30, 2),
         "weights_gb": round(path.stat().st_size / 2**30, 2),
@@ -162,7 +161,7 @@ def _weights_of(path: Path) -> list[torch.Tensor]:
 
 
 def _read_speed(weights: list[torch.Tensor]) -> float:
-    """Return gigabytes (10**9 bytes) per second of summing about `_READ_BYTES` of weights."""
+    """Return bytes per second of summing about `_READ_BYTES` of weights."""
     done = 0
     started = time.perf_counter()
     for tensor in weights:
@@ -170,7 +169,7 @@ def _read_speed(weights: list[torch.Tensor]) -> float:
         done += tensor.nbytes
         if done >= _READ_BYTES:
             break
-    return done / (time.perf_counter() - started) / 1e9
+    return done / (time.perf_counter() - started)
 
 
 def _peak_bytes() -> int:

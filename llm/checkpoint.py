@@ -134,7 +134,7 @@ class _Safetensors:
             self._file: Any = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as exc:
             raise _damaged(path, exc) from exc
-        self._names = list(self._file.keys())
+        self._names = list(self._file.keys())  # type: ignore[no-untyped-call]
 
     def names(self) -> list[str]:
         return self._names

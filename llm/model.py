@@ -168,9 +168,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     Returns:
         (T, hidden) in the dtype of `weight`.
     """
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * weight.float()).to(weight.dtype)
+    return F.rms_norm(x.float(), weight.shape, weight.float(), eps).to(weight.dtype)
 
 
 def grouped_attention(

@@ -128,6 +128,15 @@ def find_block_rows() -> int:
     return 64 if int(packed.nonzero()[0]) == 0 else 32
 
 
+def describe_kernels() -> str:
+    """Say in one line which kernels int4 and int8 models get on this machine's CPU."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if not verify_layout():
+        return f"int4 expanded before each product: torch's packed kernel is unknown ({capability})"
+    slow = "" if capability.startswith("AVX") else "; without AVX2 or AVX512 it is slow"
+    return f"torch's packed int4 and int8, bf16 activations, {capability}{slow}"
+
+
 @functools.cache
 def verify_layout() -> bool:
     """Prove on a small matrix that this machine packs as `expanded` undoes."""

@@ -6,7 +6,7 @@ model from anything that hands out parameters by our names.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -18,7 +18,7 @@ from llm.packed import PackedInt4
 from llm.quantize import Int8Weight, Weight
 
 Kind = Literal["embedding", "vector", "matrix", "head"]
-Stored = Weight | PackedInt4
+Stored: TypeAlias = Weight | PackedInt4
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ Not covered: calibration on text (GPTQ, AWQ), activation quantization.
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -55,7 +56,7 @@ class Int4Weight:
         return self.shape[1] // self.scales.shape[1]
 
 
-Weight = torch.Tensor | Int8Weight | Int4Weight
+Weight: TypeAlias = torch.Tensor | Int8Weight | Int4Weight
 
 
 def quantize_int8(weight: torch.Tensor) -> Int8Weight:

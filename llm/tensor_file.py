@@ -105,14 +105,15 @@ class TensorFile:
         check_file(path)
         try:
             self._file: Any = safe_open(path, framework="pt")
-            self.metadata: dict[str, Any] = json.loads((self._file.metadata() or {})["llm"])
+            described = self._file.metadata() or {}  # type: ignore[no-untyped-call]
+            self.metadata: dict[str, Any] = json.loads(described["llm"])
         except (SafetensorError, OSError) as exc:
             raise CheckpointError(
                 f"{str(path)!r} is truncated or damaged ({exc}); add the model again"
             ) from exc
         except (KeyError, ValueError, TypeError) as exc:
             raise CheckpointError(f"{str(path)!r} was not written by this program") from exc
-        self._names = frozenset(self._file.keys())
+        self._names = frozenset(self._file.keys())  # type: ignore[no-untyped-call]
 
     def __contains__(self, name: str) -> bool:
         return name in self._names

@@ -51,6 +51,7 @@ def _facts(edge: Edge) -> dict[str, str]:
 
     from kb import __version__
     from kb.storage.bases import list_bases
+    from llm.packed import describe_kernels
 
     settings = edge.settings
     services = edge.services
@@ -72,7 +73,7 @@ def _facts(edge: Edge) -> dict[str, str]:
             "other scripts are found by full text"
         ),
         "answerer": _answerer_note(settings),
-        "kernels": _kernels(),
+        "kernels": describe_kernels(),
         **_models_that_fit(memory.available),
     }
 
@@ -97,19 +98,6 @@ def _answerer_note(settings: "Settings") -> str:
     except LlmError as exc:
         return f"chatglm: {folder.name} cannot be loaded: {exc}"
     return f"chatglm: {folder.name} in this process, {described.bits} bits"
-
-
-def _kernels() -> str:
-    """Say which form of linear layer a model would get here, and why."""
-    import torch
-
-    from llm.packed import verify_layout
-
-    capability = torch.backends.cpu.get_cpu_capability()
-    if not verify_layout():
-        return f"int4 expanded before each product: torch's packed kernel is unknown ({capability})"
-    slow = "" if capability.startswith("AVX") else "; without AVX2 or AVX512 it is slow"
-    return f"torch's packed int4 and int8, bf16 activations, {capability}{slow}"
 
 
 def _models_that_fit(available_bytes: int) -> dict[str, str]:
