@@ -38,21 +38,32 @@ class Services:
     """Owns what lives as long as the process: database, embedder, indexes, parser child."""
 
     def __init__(
-        self, settings: Settings, database: Database, embedder: Embedder, chat_model: Any = None
+        self,
+        settings: Settings,
+        database: Database,
+        embedder: Embedder,
+        *,
+        chat_model: Any = None,
+        answerer: Answerer | None = None,
     ) -> None:
         self.settings = settings
         self.database = database
         self.embedder = embedder
         self._chat_model = chat_model
         self._loading = threading.Lock()
-        self._answerer: Answerer | None = None
+        self._answerer = answerer
         self._close_model: Callable[[], None] | None = None
         self.blobs = Blobs(settings.home)
         self.retriever = Retriever(database, embedder, settings.home / "index")
 
     @classmethod
     def open(
-        cls, settings: Settings, *, embedder: Embedder | None = None, chat_model: Any = None
+        cls,
+        settings: Settings,
+        *,
+        embedder: Embedder | None = None,
+        chat_model: Any = None,
+        answerer: Answerer | None = None,
     ) -> Self:
         """Open the data folder.
 
@@ -61,12 +72,17 @@ class Services:
             embedder: in place of the embedded default.
             chat_model: a LangChain chat model that writes the answers, in place of the
                 answerer that the settings name.
+            answerer: one that exists already; whoever made it closes its model.
 
         Raises:
             StorageError: the data folder cannot be used.
         """
         return cls(
-            settings, Database.open(settings.home), embedder or _embedder(settings), chat_model
+            settings,
+            Database.open(settings.home),
+            embedder or _embedder(settings),
+            chat_model=chat_model,
+            answerer=answerer,
         )
 
     def close(self) -> None:

@@ -21,11 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from llm.errors import CheckpointError
+from llm.files import check_file
 
 _OPEN_SHARDS = 2
-_LFS_MARK = b"version https://git-lfs"
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
+_PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 class _Shard(Protocol):
@@ -47,18 +47,20 @@ class Checkpoint:
         """Find out which file holds what; reads headers only.
 
         Raises:
-            CheckpointError: no weights, missing shards, a Git-LFS pointer, a damaged file.
+            CheckpointError: no weights, missing shards, a Git LFS pointer, a damaged file.
         """
-        index = next((folder / name for name in _INDEXES if (folder / name).is_file()), None)
-        if index is not None:
-            files = _read_index(index)
+        indexes = [folder / name for name in _INDEXES if (folder / name).is_file()]
+        if indexes:
+            # some folders hold both forms; a complete one is as good as the other
+            complete = [index for index in indexes if not _missing(index)]
+            files = _read_index((complete or indexes)[0])
             for path in sorted(set(files.values())):
                 check_file(path)
             return cls(folder, files)
         paths = next((found for p in _PATTERNS if (found := sorted(folder.glob(p)))), [])
         if not paths:
             raise CheckpointError(
-                f"{str(folder)!r} has no weights: no *.safetensors and no pytorch_model*.bin"
+                f"{str(folder)!r} has no weights: no model*.safetensors and no pytorch_model*.bin"
             )
         checkpoint = cls(folder, {})
         for path in paths:
@@ -172,46 +174,30 @@ class _Pickled:
         return self._tensors[name]
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file that is missing, empty, or only a Git-LFS pointer.
-
-    Raises:
-        CheckpointError: saying which, and what to do.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_LFS_MARK))
-    except FileNotFoundError as exc:
-        raise CheckpointError(
-            f"{str(path)!r} is missing, but the checkpoint needs it; fetch it again"
-        ) from exc
-    except OSError as exc:
-        raise CheckpointError(f"cannot read {str(path)!r}: {exc.strerror}") from exc
-    if not start:
-        raise CheckpointError(f"{str(path)!r} is empty; fetch it again")
-    if start == _LFS_MARK:
-        raise CheckpointError(
-            f"{str(path)!r} is a Git-LFS pointer of a few bytes, not the file itself; "
-            "run `git lfs pull` in that folder, or fetch the file from the hub"
-        )
-
-
 def _read_index(index: Path) -> dict[str, Path]:
+    folder = index.parent
+    if missing := _missing(index):
+        raise CheckpointError(
+            f"{str(folder)!r} is incomplete, these files are missing: {', '.join(missing)}"
+        )
+    return {tensor: folder / file for tensor, file in _weight_map(index).items()}
+
+
+def _missing(index: Path) -> list[str]:
+    files = set(_weight_map(index).values())
+    return sorted(file for file in files if not (index.parent / file).is_file())
+
+
+def _weight_map(index: Path) -> dict[str, str]:
     try:
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         named = {str(tensor): str(file) for tensor, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise CheckpointError(f"cannot read the index {str(index)!r}: {exc}") from exc
-    folder = index.parent
     for file in set(named.values()):
         if Path(file).name != file:  # an index from elsewhere must not name files elsewhere
             raise CheckpointError(f"{str(index)!r} names a file outside its folder: {file!r}")
-    missing = sorted({file for file in named.values() if not (folder / file).is_file()})
-    if missing:
-        raise CheckpointError(
-            f"{str(folder)!r} is incomplete, these files are missing: {', '.join(missing)}"
-        )
-    return {tensor: folder / file for tensor, file in named.items()}
+    return named
 
 
 def _damaged(path: Path, exc: Exception) -> CheckpointError:

@@ -5,20 +5,23 @@ near one shard besides the file being written. On the way, sample texts go throu
 twice, with the original and with the quantized weights; what that shows is the report.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from llm.checkpoint import Checkpoint, check_file
+from llm.checkpoint import Checkpoint
 from llm.config import Generation, ModelConfig, read_config
 from llm.errors import CheckpointError, UnsupportedModelError
+from llm.files import check_file
 from llm.kv_cache import KVCache
 from llm.model import rms_norm
 from llm.packed import verify_layout
@@ -96,6 +99,18 @@ def convert(
         UnsupportedModelError: not a ChatGLM, or bits that its publisher did not choose.
     """
     options = options or ConvertOptions()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.with_name(f".{target.name}.lock")):
+        return _convert(source, target, options, generation, progress)
+
+
+def _convert(
+    source: Path,
+    target: Path,
+    options: ConvertOptions,
+    generation: Generation | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
     config = read_config(source, generation)
     tokenizer_files = _tokenizer_files(source, config)
     tokenizer = load_tokenizer(source, config.generation, id_offset=config.id_offset)
@@ -130,6 +145,19 @@ def convert(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; the system lets go of it when this process ends, however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise CheckpointError(
+                "this model is being added by another process; wait for it to end"
+            ) from exc
+        yield  # the empty file stays: removing it could part two processes that wait for it
 
 
 def _write(

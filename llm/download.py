@@ -310,7 +310,7 @@ def _start(response: HTTPResponse, kept: int, etag: str, file: RemoteFile, host:
     if length.isdecimal() and int(length) != file.size_bytes:
         raise DownloadError(
             f"{host} sends {file.path} with {length} bytes where its list says "
-            f"{file.size_bytes}: the file has changed, or this is a git-LFS pointer or a login "
+            f"{file.size_bytes}: the file has changed, or this is a Git LFS pointer or a login "
             "page; run the same command again, or try another --source or --endpoint"
         )
     return 0

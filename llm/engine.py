@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,7 +126,8 @@ class Engine:
         self._threads = threads
         self._cache: KVCache | None = None
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards starting and closing the thread
+        self._lock = threading.Lock()  # guards starting and closing the thread, and `_live`
+        self._live: set[Request] = set()  # queued or running
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -137,10 +138,12 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Finish what is queued, then stop the thread. May be called twice."""
+        """Cancel what runs and what waits, then stop the thread. May be called twice."""
         with self._lock:
             self._is_closed = True
             thread = self._thread
+            for request in self._live:
+                request.cancel()
             if thread is not None:
                 self._queue.put(None)
         if thread is not None:
@@ -174,6 +177,7 @@ class Engine:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="llm-engine", daemon=True)
                 self._thread.start()
+            self._live.add(request)
             self._queue.put(request)
         return request
 
@@ -215,6 +219,9 @@ class Engine:
                 failure = GenerationError(f"generation failed: {type(exc).__name__}: {exc}")
                 failure.__cause__ = exc
                 request.put(failure)
+            finally:
+                with self._lock:
+                    self._live.discard(request)
 
     def _serve(self, request: Request) -> None:
         """Run one request to its end."""
@@ -224,7 +231,9 @@ class Engine:
         generator = make_generator(params)
         completion: list[int] = []
         started = time.perf_counter()
-        logits = prefill(self.model, request.prompt_ids, cache, is_cancelled=request._is_cancelled)
+        logits = prefill(
+            self.model, request.prompt_ids, cache, is_cancelled=lambda: request.is_cancelled
+        )
         prefill_s = time.perf_counter() - started
         reason: FinishReason = "length"
         while not request.is_cancelled:
@@ -275,7 +284,7 @@ def prefill(
     cache: KVCache,
     *,
     chunk_tokens: int = PREFILL_TOKENS,
-    is_cancelled: threading.Event | None = None,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
     """Run a prompt into the cache, in chunks where the model allows it.
 
@@ -294,7 +303,7 @@ def prefill(
     for first in range(0, len(prompt_ids), step):
         ids = torch.tensor(prompt_ids[first : first + step], device=model.device)
         hidden = model.forward(ids, cache)
-        if is_cancelled is not None and is_cancelled.is_set():
+        if is_cancelled():
             break
     assert hidden is not None  # a prompt has at least one token
     return model.logits(hidden[-1:])[0].cpu()

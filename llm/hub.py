@@ -41,7 +41,7 @@ ENDPOINTS: dict[Source, str] = {
 LOCK_NAME = ".pull.lock"
 RECORD_NAME = ".pull.json"
 
-# A git-LFS pointer, the usual broken download, has some 130 bytes; no weights or vocabulary do.
+# A Git LFS pointer, the usual broken download, has some 130 bytes; no weights or vocabulary do.
 MIN_LFS_BYTES = 1024
 
 NEEDED = {
@@ -201,7 +201,7 @@ def choose_files(files: Sequence[RemoteFile], repo: str) -> list[RemoteFile]:
     safetensors where a complete set of them is there, else ``.bin`` files.
 
     Raises:
-        DownloadError: the repository is no such checkpoint, or lists git-LFS pointers.
+        DownloadError: the repository is no such checkpoint, or lists Git LFS pointers.
     """
     by_name = {file.path: file for file in files if "/" not in file.path}
     vocabulary = sorted(VOCABULARIES & by_name.keys())
@@ -222,7 +222,7 @@ def choose_files(files: Sequence[RemoteFile], repo: str) -> list[RemoteFile]:
         size = by_name[name].size_bytes
         if size < MIN_LFS_BYTES and not name.endswith(".json"):
             raise DownloadError(
-                f"{repo} lists {name} with {size} bytes, which is a git-LFS pointer and not the "
+                f"{repo} lists {name} with {size} bytes, which is a Git LFS pointer and not the "
                 "file; try another --source or --endpoint"
             )
     small = [*sorted(NEEDED & by_name.keys()), *code, *vocabulary]

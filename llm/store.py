@@ -10,6 +10,7 @@
 not (another instruction set or version of torch).
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -19,9 +20,9 @@ from typing import Any
 
 import torch
 
-from llm.checkpoint import check_file
 from llm.config import ModelConfig
 from llm.errors import CheckpointError, NotEnoughMemoryError
+from llm.files import check_file
 from llm.kv_cache import KVForm, kv_bytes
 from llm.memory import available_bytes, needed_bytes
 from llm.model import Model
@@ -247,9 +248,9 @@ def machine() -> dict[str, Any]:
 
 
 def weights_mark(source: TensorFile) -> str:
-    """Return a value that changes with the content of a plain file."""
-    checksums = source.metadata["checksums"]
-    return str(checksums.get("head.codes4") or checksums.get("embedding") or sorted(checksums))
+    """Return a hash of all checksums of a plain file: it changes with any of its bytes."""
+    checksums = json.dumps(source.metadata["checksums"], sort_keys=True)
+    return hashlib.sha256(checksums.encode()).hexdigest()
 
 
 def _packed_file(
@@ -258,6 +259,7 @@ def _packed_file(
     """Open the packed file, after writing it anew if it is not of this machine."""
     path = folder / PACKED
     wanted = machine() | {"weights": weights_mark(plain)}
+    reason = "it is not there"
     if path.is_file():
         try:
             packed = TensorFile(path)
@@ -267,6 +269,12 @@ def _packed_file(
             if all(packed.metadata.get(key) == value for key, value in wanted.items()):
                 return packed
             reason = "it was made for another machine or version of torch"
-        logger.warning("%s is packed again: %s", path, reason)
-    write_packed(path, plain, description.config, progress)
+    logger.warning("%s is packed again: %s", path, reason)
+    try:
+        write_packed(path, plain, description.config, progress)
+    except OSError as exc:
+        raise CheckpointError(
+            f"{str(path)!r} must be written anew ({reason}), and cannot be: {exc.strerror}; make "
+            f"room for {plain.path.stat().st_size / 1e9:.1f} GB, or make the folder writable"
+        ) from exc
     return TensorFile(path)

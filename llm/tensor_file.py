@@ -19,8 +19,8 @@ from typing import Any, Self
 import torch
 from safetensors import SafetensorError, safe_open
 
-from llm.checkpoint import check_file
 from llm.errors import CheckpointError
+from llm.files import check_file
 
 _HEADER_BYTES = 2**20 - 8  # with the 8 bytes of its length: 1 MiB
 _DTYPES = {

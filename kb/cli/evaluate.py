@@ -101,7 +101,8 @@ def _services(edge: Edge) -> "Iterator[Services]":
     from kb.wiring import Services
 
     settings = edge.settings.model_copy(update={"home": edge.settings.home / "eval"})
-    with Services.open(settings, embedder=edge.services.embedder) as services:
+    real = edge.services
+    with Services.open(settings, embedder=real.embedder, answerer=real.answerer) as services:
         yield services
 
 

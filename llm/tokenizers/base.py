@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from llm.errors import CheckpointError
+from llm.files import check_file
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LFS_POINTER = b"version https://git-lfs"
 
 
 class Tokenizer(Protocol):
@@ -100,20 +99,5 @@ def read_tokenizer_file(path: Path) -> bytes:
     Raises:
         CheckpointError: it is missing, unreadable, empty, or a Git LFS pointer.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as exc:
-        raise CheckpointError(
-            f"{path} is missing; download it from the page of the model "
-            "into the folder that holds the weights"
-        ) from exc
-    except OSError as exc:
-        raise CheckpointError(f"{path} cannot be read ({exc.strerror}); check the file") from exc
-    if not content:
-        raise CheckpointError(f"{path} is empty; download it again")
-    if content.startswith(_LFS_POINTER):
-        raise CheckpointError(
-            f"{path} is a Git LFS pointer and not the file itself; "
-            "run `git lfs pull` in its folder, or download it again"
-        )
-    return content
+    check_file(path)
+    return path.read_bytes()

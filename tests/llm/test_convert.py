@@ -1,5 +1,6 @@
 """From published folders to models of ours: every generation, layout and kind of damage."""
 
+import fcntl
 import json
 import os
 import pickle
@@ -234,7 +235,7 @@ def _not_finite(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_lfs_pointer, "Git-LFS pointer"),
+        (_lfs_pointer, "Git LFS pointer"),
         (_missing_shard, "files are missing: model-00001-of-00002"),
         (_truncated, "00002.*truncated or damaged"),
         (_index_outside, "outside its folder"),
@@ -254,7 +255,7 @@ def test_a_damaged_checkpoint_is_refused_with_its_reason(
     damage(tmp_path / "source")
     with pytest.raises(LlmError, match=f"(?s){message}"):
         convert(tmp_path / "source", tmp_path / "model")
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.lock", "source"]
 
 
 class _Evil:
@@ -288,6 +289,24 @@ def test_generations_are_told_apart(tmp_path: Path) -> None:
     assert read_config(anonymous).generation == "chatglm2"
     (anonymous / "tokenizer_config.json").write_text('{"chat_template": "x"}')
     assert read_config(anonymous).generation == "chatglm3"
+
+
+def test_an_incomplete_form_beside_a_complete_one(tmp_path: Path) -> None:
+    config, _ = write_checkpoint(tmp_path / "source", form="bin")
+    write_checkpoint(tmp_path / "source", form="safetensors")
+    _missing_shard(tmp_path / "source")
+    torch.save({"optimizer": torch.zeros(3)}, tmp_path / "source" / "optimizer.bin")
+    convert(tmp_path / "source", tmp_path / "model")
+    assert read_description(tmp_path / "model").config == config
+
+
+def test_two_processes_do_not_write_one_model(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "source")
+    with (tmp_path / ".model.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointError, match="by another process"):
+            convert(tmp_path / "source", tmp_path / "model")
+    convert(tmp_path / "source", tmp_path / "model")
 
 
 def test_rope_ratios(tmp_path: Path) -> None:

@@ -638,7 +638,7 @@ def test_a_pointer_in_place_of_the_weights_is_refused(hub: Hub, folder: Path) ->
     with pytest.raises(DownloadError, match=f"with {len(pointer)} bytes where its list says 65536"):
         pull(MODEL, folder, endpoint=hub.url)
     del hub.listed[WEIGHTS]
-    with pytest.raises(DownloadError, match="git-LFS pointer"):
+    with pytest.raises(DownloadError, match="Git LFS pointer"):
         pull(MODEL, folder, endpoint=hub.url)
 
 

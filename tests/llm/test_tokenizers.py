@@ -281,7 +281,7 @@ def file_of(generation: str) -> str:
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_a_missing_file_is_named(tmp_path: Path, generation: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"{file_of(generation)} is missing"):
+    with pytest.raises(CheckpointError, match=rf"{file_of(generation)}' is missing"):
         load_tokenizer(tmp_path, generation)
 
 
