@@ -17,6 +17,7 @@ from ingest.loaders.langchain import FileLoader
 from kb.config import Settings
 from kb.wiring import Services
 from llm.fake import FakeChatModel
+from tests.llm.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -66,6 +67,19 @@ def test_a_chat_model_of_langchain_works_in_our_chain_and_is_checked(home: Path)
     assert said.supported
     assert "1.1 litres" in said.quote
     assert not invented.supported
+
+
+def test_chatglm_answers_without_a_knowledge_base(tmp_path: Path) -> None:
+    chatglm = example("chatglm.py")
+    write_checkpoint(tmp_path / "chatglm3-6b", "chatglm3")
+
+    folder = chatglm["converted"](tmp_path / "chatglm3-6b")
+    again = chatglm["converted"](tmp_path / "chatglm3-6b")
+    pieces = list(chatglm["reply"](folder, "你好", max_new_tokens=20))
+
+    assert folder == again == tmp_path / "chatglm3-6b-int4"
+    assert pieces
+    assert list(chatglm["reply"](folder, "你好", max_new_tokens=20)) == pieces
 
 
 @pytest.mark.slow
