@@ -116,7 +116,8 @@ class MultiQueryModel:
         """Run embedded tokens (T, hidden) fp32 through the layers; the cache advances by T."""
         n_tokens, end = len(x), cache.length + len(x)
         turns = self._rotary.span(cache.length, end)  # (T, D / 4)
-        mask = causal_mask(n_tokens, end, self.device)
+        # without earlier tokens the mask is a plain triangle, which SDPA need not be handed
+        mask = causal_mask(n_tokens, end, self.device) if cache.length else None
         for layer, block in enumerate(self.blocks):
             normed = self._norm(x, block.attention_norm)
             x = x + self._attend(block, normed, layer, cache, turns, mask)
@@ -174,13 +175,13 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def grouped_attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Attend with K key-value heads shared by H query heads, none of them copied.
+    """Attend causally with K key-value heads shared by H query heads, none of them copied.
 
     Args:
         queries: (T, H, D); head h uses group h // (H / K).
         keys: (K, S, D).
         values: (K, S, D).
-        mask: (T, S), True where a query may look, or None for everywhere.
+        mask: (T, S), True where a query may look; None where T = S.
 
     Returns:
         (T, H, D)
@@ -193,6 +194,7 @@ def grouped_attention(
         keys[:, None].expand(shape),
         values[:, None].expand(shape),
         attn_mask=mask,
+        is_causal=mask is None,
     )
     return out.permute(2, 0, 1, 3).reshape(n_tokens, heads, head_dim)
 

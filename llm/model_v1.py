@@ -155,7 +155,7 @@ def _attention(
     values: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attend (H, T, D) over (H, S, D); mask as for `grouped_attention`."""
+    """Attend (H, T, D) over (H, S, D); mask (T, S) True where a query may look, None everywhere."""
     return F.scaled_dot_product_attention(queries[None], keys[None], values[None], attn_mask=mask)[
         0
     ]
