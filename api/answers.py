@@ -34,14 +34,22 @@ def begin_chat(
         HTTPError: no chat model is installed.
         AnswererError: the model failed.
     """
-    answerer = parts.chain.answerer
-    if not isinstance(answerer, ChatAnswerer):
+    answerer = plain_answerer(parts)
+    if answerer is None:
         raise HTTPError(
             404,
             "ModelNotFoundError",
             "no chat model is installed here; ask a knowledge base with a model named kb:NAME",
         )
     return Prefetched(_chat(parts, answerer, messages, options))
+
+
+def plain_answerer(parts: Parts) -> ChatAnswerer | None:
+    """Return the model that runs in this process; a server elsewhere is not ours to offer."""
+    answerer = parts.chain.answerer
+    if isinstance(answerer, ChatAnswerer) and parts.settings.answerer != "openai":
+        return answerer
+    return None
 
 
 async def whole_answer(request: Request, events: Prefetched[AnswerEvent]) -> Answer | None:
@@ -79,6 +87,7 @@ def _chat(
     parts: Parts, answerer: ChatAnswerer, messages: list[BaseMessage], options: dict[str, Any]
 ) -> Iterator[AnswerEvent]:
     with parts.slots.taken():
+        yield Retrieved(())  # so that a stream begins before the model has read the prompt
         for event in answerer.chat(messages, **options):
             if not isinstance(event, Drafted):
                 yield event
@@ -88,8 +97,19 @@ def _chat(
                 "prompt_tokens": usage.prompt_tokens,
                 "completion_tokens": usage.completion_tokens,
             }
-            text = event.draft.text
-            yield Finished(Answer(text, False, 0.0, None, (), (), answerer.model, timings))
+            yield Finished(
+                Answer(
+                    text=event.draft.text,
+                    refused=False,
+                    support=0.0,
+                    answer_span=None,
+                    citations=(),
+                    passages=(),
+                    model=answerer.model,
+                    timings=timings,
+                    is_cut_off=event.draft.is_cut_off,
+                )
+            )
 
 
 def _measured(parts: Parts, question: Question) -> Iterator[AnswerEvent]:

@@ -177,6 +177,7 @@ def _answer(draft: Draft, chance: float, passages: Sequence[Passage], model: str
         citations=citations,
         passages=tuple(passages),
         model=model,
+        is_cut_off=draft.is_cut_off,
     )
 
 

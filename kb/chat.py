@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
-from kb.errors import AnswererError
+from kb.errors import AnswererError, InvalidInputError
 from kb.prompt import CountTokens, build_messages
 from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
 
@@ -29,6 +29,7 @@ class ChatAnswerer:
         max_new_tokens: int = 1024,
         count_tokens: CountTokens | None = None,
         clear_errors: tuple[type[Exception], ...] = (),
+        input_errors: tuple[type[Exception], ...] = (),
     ) -> None:
         """Wrap a model.
 
@@ -39,6 +40,7 @@ class ChatAnswerer:
             max_new_tokens: room left for the completion.
             count_tokens: tokens of a text in this model; default is a cautious estimate.
             clear_errors: failures whose own message says what to do.
+            input_errors: those among them that the question is to blame for.
         """
         self._model = model
         self._name = name
@@ -46,6 +48,7 @@ class ChatAnswerer:
         self._max_new_tokens = max_new_tokens
         self._count_tokens = count_tokens
         self._clear_errors = clear_errors
+        self._input_errors = input_errors
 
     @property
     def chat_model(self) -> BaseChatModel:
@@ -64,6 +67,7 @@ class ChatAnswerer:
 
         Raises:
             AnswererError: the model failed, cannot be reached, or said nothing.
+            InvalidInputError: it cannot take a prompt of this length.
         """
         messages, kept = build_messages(
             question.text,
@@ -74,8 +78,8 @@ class ChatAnswerer:
         )
         if passages and not kept:
             raise AnswererError(
-                "the question leaves no room for any passage in the model's context window of "
-                f"{self._budget_tokens:,} tokens; shorten it, or raise KB_CONTEXT_TOKENS"
+                f"the question leaves no room for any passage within the {self._budget_tokens:,} "
+                "tokens that the model's context window has for prompts; shorten it"
             )
         yield from self.chat(messages)
 
@@ -88,6 +92,7 @@ class ChatAnswerer:
 
         Raises:
             AnswererError: the model failed, cannot be reached, or said nothing.
+            InvalidInputError: it cannot take a prompt of this length.
         """
         pieces: list[str] = []
         total: AIMessageChunk | None = None
@@ -100,7 +105,15 @@ class ChatAnswerer:
         answer = "".join(pieces)
         if not answer.strip():
             raise AnswererError(f"the model {self.model!r} gave an empty answer; ask again")
-        yield Drafted(Draft(text=answer, answer_span=None, quotes=(), usage=_usage(total)))
+        yield Drafted(
+            Draft(
+                text=answer,
+                answer_span=None,
+                quotes=(),
+                usage=_usage(total),
+                is_cut_off=_is_cut_off(total),
+            )
+        )
 
     def _stream(
         self, messages: list[BaseMessage], options: dict[str, Any]
@@ -110,6 +123,8 @@ class ChatAnswerer:
             for chunk in self._model.stream(messages, **options):
                 if isinstance(chunk, AIMessageChunk):
                     yield chunk
+        except self._input_errors as exc:
+            raise InvalidInputError("question", str(exc)) from exc
         except self._clear_errors as exc:
             raise AnswererError(f"the model {self.model!r}: {exc}") from exc
         except Exception as exc:
@@ -118,6 +133,10 @@ class ChatAnswerer:
                 f"the model {self.model!r} failed ({type(exc).__name__}); "
                 "is its server running and its address right?"
             ) from exc
+
+
+def _is_cut_off(total: AIMessageChunk | None) -> bool:
+    return total is not None and total.response_metadata.get("finish_reason") == "length"
 
 
 def _usage(total: AIMessageChunk | None) -> Usage:

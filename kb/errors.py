@@ -5,7 +5,8 @@
     │   ├── KnowledgeBaseNotFoundError
     │   ├── KnowledgeBaseDeletedError   while it was being worked on
     │   ├── DocumentNotFoundError
-    │   └── JobNotFoundError
+    │   ├── JobNotFoundError
+    │   └── ModelNotFoundError
     ├── AlreadyExistsError
     ├── InvalidInputError          a name, question or option that cannot be used
     ├── ConfigError                a setting is unknown or has a bad value
@@ -56,6 +57,10 @@ class DocumentNotFoundError(NotFoundError):
         super().__init__(
             f"no document {document!r} in knowledge base {base!r}; list them with `kb docs list`"
         )
+
+
+class ModelNotFoundError(NotFoundError):
+    """No language model of that name is installed."""
 
 
 class JobNotFoundError(NotFoundError):

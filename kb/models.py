@@ -1,5 +1,6 @@
 """Language models installed in the data folder: which there are, and which one is in use.
 
+    $KB_HOME/checkpoints/NAME/  a published checkpoint, fetched by `kb model pull`
     $KB_HOME/models/NAME/     one converted model, written by `kb model add`
     $KB_HOME/models/in-use    the name that `kb model use` chose
 
@@ -11,11 +12,17 @@ import re
 import shutil
 from pathlib import Path
 
-from kb.errors import InvalidInputError, KBError
+from kb.errors import InvalidInputError, ModelNotFoundError
 
 FOLDER = "models"
+CHECKPOINTS = "checkpoints"
 _IN_USE = "in-use"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def checkpoint_folder(home: Path, name: str) -> Path:
+    """Return where a fetched checkpoint lives; ORG/NAME becomes one folder."""
+    return home / CHECKPOINTS / name.replace("/", "--")
 
 
 def model_folder(home: Path, name: str) -> Path:
@@ -26,7 +33,8 @@ def model_folder(home: Path, name: str) -> Path:
     """
     if not _NAME.fullmatch(name) or name == _IN_USE:
         raise InvalidInputError(
-            "name", f"{name!r} may hold up to 64 letters, digits, '.', '_' and '-'"
+            "name",
+            f"{name!r} may hold up to 64 letters, digits, '.', '_' and '-'; `--name` gives another",
         )
     return home / FOLDER / name
 
@@ -43,12 +51,12 @@ def find_model(home: Path, name: str) -> Path:
     """Return the folder of an installed model.
 
     Raises:
-        KBError: there is none of that name; which there are.
+        ModelNotFoundError: there is none of that name; which there are.
     """
     folder = model_folder(home, name)
     if not folder.is_dir():
         known = ", ".join(list_models(home))
-        raise KBError(
+        raise ModelNotFoundError(
             f"no model {name!r}; installed are: {known}"
             if known
             else f"no model {name!r}, and none is installed; run `kb model pull chatglm3-6b`"
@@ -69,7 +77,7 @@ def use_model(home: Path, name: str) -> None:
     """Choose a model for answers, from the next start on.
 
     Raises:
-        KBError: there is none of that name.
+        ModelNotFoundError
     """
     find_model(home, name)
     path = home / FOLDER / _IN_USE
@@ -82,7 +90,7 @@ def remove_model(home: Path, name: str) -> None:
     """Delete a model's files; if it was in use, none is.
 
     Raises:
-        KBError: there is none of that name.
+        ModelNotFoundError
     """
     folder = find_model(home, name)
     if model_in_use(home) == name:

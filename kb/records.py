@@ -280,6 +280,7 @@ class Answer:
     model: str
     timings: Mapping[str, float | int | None] = field(default_factory=dict)
     trace_id: str = ""
+    is_cut_off: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         span = self.answer_span
@@ -293,6 +294,7 @@ class Answer:
             "model": self.model,
             "timings": dict(self.timings),
             "trace_id": self.trace_id,
+            "cut_off": self.is_cut_off,
         }
 
 
@@ -302,12 +304,14 @@ class Draft:
 
     `quotes` are ``(passage_index, start, end, answer_sentence)`` with document offsets, for an
     answerer that knows its own sources; empty means that the server aligns the sentences.
+    `is_cut_off` says that the model had reached its longest completion.
     """
 
     text: str
     answer_span: str | None
     quotes: tuple[tuple[int, int, int, str], ...]
     usage: Usage
+    is_cut_off: bool = False
 
 
 # What `Answerer.answer` and the chain yield, in this order: one Retrieved, any number of

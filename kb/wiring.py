@@ -152,7 +152,7 @@ class Services:
         if folder is None:
             return ExtractiveAnswerer()
         from llm.chat_model import ChatGLM
-        from llm.errors import LlmError
+        from llm.errors import LlmError, PromptTooLongError
 
         model = ChatGLM.load(
             folder,
@@ -169,6 +169,7 @@ class Services:
             context_tokens=model.context_window,
             count_tokens=model.count_tokens,
             clear_errors=(LlmError,),
+            input_errors=(PromptTooLongError,),
         )
 
     def create_base(self, name: str) -> KnowledgeBase:

@@ -17,7 +17,7 @@ import torch
 
 from llm.config import ModelConfig
 from llm.engine import decode, prefill
-from llm.kv_cache import KVCache, KVForm
+from llm.kv_cache import KVCache, KVForm, kv_bytes
 from llm.model import Model
 from llm.packed import verify_layout
 from llm.parameters import Parameter, assemble, parameters
@@ -84,10 +84,8 @@ def measure(
     progress("decoding")
     ids = _token_ids(config, max(*prompts, context))
     cache.reset()
-    filled = prefill(model, ids[:64], cache)
+    filled = prefill(model, ids[:context], cache)
     assert torch.isfinite(filled).all()
-    cache.advance(context - 64)  # the content of the cache does not matter for speed
-    cache.context_length = min(cache.context_length, context)
     weights = _weights_of(path)
     bounds, speeds = [], []  # tokens per second, per turn
     for _ in range(turns):
@@ -98,7 +96,7 @@ def measure(
         speeds.append(_TOKENS_PER_TURN / (time.perf_counter() - started))
     bound = statistics.median(bounds)
     ratios = [speed / limit for speed, limit in zip(speeds, bounds, strict=True)]
-    kv_read = context * config.kv_bytes_per_token(1 if kv_form == "int8" else 2)
+    kv_read = kv_bytes(config, context, form=kv_form)
 
     prefilled = {}
     for length in prompts:
@@ -121,9 +119,7 @@ def measure(
         "weights_gb": round(path.stat().st_size / 2**30, 2),
         "kv_gb": round(cache.size_bytes / 2**30, 3),
         "kv_bytes_per_token": cache.size_bytes // cache.max_tokens,
-        "kv_bytes_per_token_multi_head": replace(
-            config, n_kv_heads=config.n_heads
-        ).kv_bytes_per_token(),
+        "kv_bytes_per_token_multi_head": kv_bytes(replace(config, n_kv_heads=config.n_heads), 1),
         "load_s": round(load_s, 2),
     }
 
@@ -155,7 +151,7 @@ def _token_ids(config: ModelConfig, n: int) -> list[int]:
 def _weights_of(path: Path) -> list[torch.Tensor]:
     """Return the large tensors of a file as numbers to sum: the memory that decoding reads."""
     file = TensorFile(path)
-    ends = (".packed", ".codes8", "ffn_in", "ffn_out")
+    ends = (".packed", ".codes4", ".codes8", "ffn_in", "ffn_out")
     names = [name for name in file.metadata["checksums"] if name.endswith(ends)]
     return [file.tensor(name).view(-1).view(torch.int64) for name in names]
 

@@ -120,14 +120,6 @@ def split_metadata(text: str, tool_names: Collection[str]) -> tuple[str, str]:
     return "", text if first.strip() else rest
 
 
-def can_be_metadata(text: str, tool_names: Collection[str]) -> bool:
-    """Tell whether a reply that begins with `text` may still turn out to call a tool."""
-    first, line_break, _ = text.partition("\n")
-    if line_break:
-        return first.strip() in tool_names
-    return any(name.startswith(first.strip()) for name in tool_names)
-
-
 def _check(messages: Sequence[Message]) -> None:
     for message in messages:
         if message.role not in ROLES:

@@ -9,6 +9,7 @@ tokens by id; nothing typed in a message can become one.
 """
 
 import json
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -227,7 +228,12 @@ class ChatGLM(BaseChatModel):
             message=AIMessageChunk(
                 content=rest,
                 tool_call_chunks=[
-                    tool_call_chunk(name=call.name, args=_as_json(call), id=f"call_{i}", index=i)
+                    tool_call_chunk(
+                        name=call.name,
+                        args=_as_json(call),
+                        id=f"call_{secrets.token_hex(8)}",
+                        index=i,
+                    )
                     for i, call in enumerate(calls)
                 ],
                 usage_metadata=UsageMetadata(

@@ -54,9 +54,11 @@ class Checkpoint:
             # some folders hold both forms; a complete one is as good as the other
             complete = [index for index in indexes if not _missing(index)]
             files = _read_index((complete or indexes)[0])
-            for path in sorted(set(files.values())):
+            checkpoint = cls(folder, files)
+            for path in checkpoint.paths():
                 check_file(path)
-            return cls(folder, files)
+                checkpoint._shard(path)  # a truncated one is found now, not after an hour
+            return checkpoint
         paths = next((found for p in _PATTERNS if (found := sorted(folder.glob(p)))), [])
         if not paths:
             raise CheckpointError(
@@ -178,7 +180,8 @@ def _read_index(index: Path) -> dict[str, Path]:
     folder = index.parent
     if missing := _missing(index):
         raise CheckpointError(
-            f"{str(folder)!r} is incomplete, these files are missing: {', '.join(missing)}"
+            f"{str(folder)!r} is incomplete, these files are missing: {', '.join(missing)}; "
+            "fetch them too (`kb model pull` continues where it stopped)"
         )
     return {tensor: folder / file for tensor, file in _weight_map(index).items()}
 

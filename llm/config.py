@@ -23,6 +23,15 @@ SUPPORTED = (
 _OLD_VOCABULARY = 150_528
 _IMAGE_TOKENS = 20_000
 _GLM4_VOCABULARY = 151_552
+# Flags of config.json that change the mathematics, and the only value that is implemented.
+_IMPLEMENTED_V1 = {"position_encoding_2d": True}
+_IMPLEMENTED = {
+    "multi_query_attention": True,
+    "rmsnorm": True,
+    "original_rope": True,
+    "apply_residual_connection_post_layernorm": False,
+    "post_layer_norm": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +73,6 @@ class ModelConfig:
     def ffn_in_size(self) -> int:
         """Rows of the first MLP matrix: gate and up for the gated generations."""
         return self.ffn_size if self.generation == "chatglm" else 2 * self.ffn_size
-
-    def kv_bytes_per_token(self, bytes_per_value: float = 2.0) -> int:
-        """Bytes of keys and values that one token of context takes, over all layers."""
-        values = self.n_layers * 2 * self.n_kv_heads * self.head_dim
-        return int(values * bytes_per_value)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -118,6 +122,7 @@ def read_config(folder: Path, generation: Generation | None = None) -> ModelConf
     except (TypeError, ValueError) as exc:
         raise CheckpointError(f"config.json of {str(folder)!r} does not fit: {exc}") from exc
     _check(config, folder)
+    _check_flags(config, values, folder)
     return config
 
 
@@ -132,7 +137,7 @@ def _tell_generation(folder: Path, values: Mapping[str, Any]) -> Generation:
     # ChatGLM2 and 3 have the same config and the same tokenizer.model: only names differ.
     names = " ".join(
         str(name).lower()
-        for name in (values.get("_name_or_path"), tokenizer.get("name_or_path"), folder.name)
+        for name in (values.get("_name_or_path"), tokenizer.get("name_or_path"), _own_name(folder))
         if name
     )
     if "chatglm3" in names:
@@ -169,17 +174,16 @@ def _first_generation(values: Mapping[str, Any]) -> ModelConfig:
 def _later(values: Mapping[str, Any], generation: Generation, folder: Path) -> ModelConfig:
     heads = int(values["num_attention_heads"])
     ratio = float(values.get("rope_ratio") or 1.0)
-    # ChatGLM2-6B-32K interpolates positions; every later model raises the base (CHATGLM2's card,
-    # "Positional Interpolation"). The wrong one of the two gives gibberish.
+    # ChatGLM2-6B-32K interpolates positions (its model card says so); every later model raises
+    # the base instead. The wrong one of the two gives gibberish.
     scales_positions = generation == "chatglm2"
-    groups = int(values["multi_query_group_num"]) if values["multi_query_attention"] else heads
-    names = f"{values.get('_name_or_path', '')} {folder.name}".lower()
+    name = str(values.get("_name_or_path") or _own_name(folder))
     return ModelConfig(
         generation=generation,
         n_layers=int(values["num_layers"]),
         hidden_size=int(values["hidden_size"]),
         n_heads=heads,
-        n_kv_heads=groups,
+        n_kv_heads=int(values["multi_query_group_num"]),
         head_dim=int(values.get("kv_channels") or int(values["hidden_size"]) // heads),
         ffn_size=int(values["ffn_hidden_size"]),
         vocab_size=int(values["padded_vocab_size"]),
@@ -189,7 +193,7 @@ def _later(values: Mapping[str, Any], generation: Generation, folder: Path) -> M
         rope_scale=ratio if scales_positions else 1.0,
         has_qkv_bias=bool(values.get("add_qkv_bias", True)),
         has_linear_bias=bool(values.get("add_bias_linear", False)),
-        is_chat="-base" not in names,
+        is_chat=not name.rstrip("/").lower().endswith("-base"),
     )
 
 
@@ -204,6 +208,25 @@ def _check(config: ModelConfig, folder: Path) -> None:
             f"{config.n_kv_heads} key-value heads, head size {config.head_dim}, "
             f"{config.n_layers} layers, context {config.context_window}"
         )
+
+
+def _check_flags(config: ModelConfig, values: Mapping[str, Any], folder: Path) -> None:
+    implemented = _IMPLEMENTED_V1 if config.generation == "chatglm" else _IMPLEMENTED
+    for name, wanted in implemented.items():
+        if values.get(name, wanted) != wanted:
+            raise UnsupportedModelError(
+                f"config.json of {str(folder)!r} has {name} = {values[name]!r}; only {wanted!r} "
+                f"is implemented. Supported are {SUPPORTED}"
+            )
+    if values.get("pre_seq_len"):
+        raise UnsupportedModelError(
+            f"{str(folder)!r} was tuned with a prefix (pre_seq_len), which is not supported yet; "
+            "use the model without it"
+        )
+
+
+def _own_name(folder: Path) -> str:
+    return folder.resolve().name
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -5,13 +5,10 @@ near one shard besides the file being written. On the way, sample texts go throu
 twice, with the original and with the quantized weights; what that shows is the report.
 """
 
-import fcntl
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +18,9 @@ import torch
 from llm.checkpoint import Checkpoint
 from llm.config import Generation, ModelConfig, read_config
 from llm.errors import CheckpointError, UnsupportedModelError
-from llm.files import check_file
+from llm.files import check_file, locked
 from llm.kv_cache import KVCache
+from llm.memory import weights_bytes
 from llm.model import rms_norm
 from llm.packed import verify_layout
 from llm.parameters import Parameter, assemble, parameters
@@ -35,6 +33,7 @@ from llm.quantize import (
     from_official_int8,
     quantize_int4,
     quantize_int8,
+    take_rows,
 )
 from llm.store import (
     DESCRIPTION,
@@ -48,8 +47,6 @@ from llm.store import (
 )
 from llm.tensor_file import TensorFile, TensorWriter
 from llm.tokenizers import load_tokenizer
-
-logger = logging.getLogger(__name__)
 
 _TOKENIZER_FILES = ("ice_text.model", "tokenizer.model", "tokenizer_config.json")
 # Rows quantized at once: bounds the fp32 copies of a matrix to about 100 MB each.
@@ -100,7 +97,7 @@ def convert(
     """
     options = options or ConvertOptions()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_name(f".{target.name}.lock")):
+    with locked(target.with_name(f".{target.name}.lock"), "this model is being added"):
         return _convert(source, target, options, generation, progress)
 
 
@@ -114,12 +111,16 @@ def _convert(
     config = read_config(source, generation)
     tokenizer_files = _tokenizer_files(source, config)
     tokenizer = load_tokenizer(source, config.generation, id_offset=config.id_offset)
-    work = target.with_name(f".{target.name}.part")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work, old = (target.with_name(f".{target.name}.{suffix}") for suffix in ("part", "old"))
+    if old.is_dir() and not target.exists():
+        old.rename(target)  # a process died between the two renames below
+    for leftover in (work, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    _check_space(target.parent, config, options)
+    work.mkdir()
     try:
         with Checkpoint.open(source) as checkpoint:
-            options = _check_bits(checkpoint, config, options)
+            is_official = _check_bits(checkpoint, config, options)
             samples = [tokenizer.encode(text) for text in SAMPLES]
             probe = _Probe(config, [ids for ids in samples if len(ids) > 1])
             _check_names(checkpoint, config)
@@ -129,7 +130,7 @@ def _convert(
             description = ModelDescription(
                 config=config,
                 bits=options.bits,
-                group_size=options.group_size,
+                group_size=0 if is_official and options.bits == 4 else options.group_size,
                 source=source.resolve().name,
                 source_hash=_source_hash(checkpoint),
                 tokenizer_files=tuple(tokenizer_files),
@@ -138,26 +139,33 @@ def _convert(
             write_packed(work / PACKED, TensorFile(work / WEIGHTS), config, progress)
         for name in tokenizer_files:
             shutil.copyfile(source / name, work / name)
-        report = probe.report() | {"bits": options.bits, "group_size": options.group_size}
+        report = probe.report() | {
+            "bits": options.bits,
+            "group_size": description.group_size,
+            "quantized_by": "publisher" if is_official else "us",
+        }
         (work / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         (work / DESCRIPTION).write_text(description.to_json(), encoding="utf-8")
-        _put_in_place(work, target)
+        if target.exists():
+            target.rename(old)
+        work.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as exc:
+        raise CheckpointError(f"the model cannot be written to {str(target)!r}: {exc}") from exc
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return report
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; the system lets go of it when this process ends, however it ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise CheckpointError(
-                "this model is being added by another process; wait for it to end"
-            ) from exc
-        yield  # the empty file stays: removing it could part two processes that wait for it
+def _check_space(folder: Path, config: ModelConfig, options: ConvertOptions) -> None:
+    size = weights_bytes(config, options.bits, options.group_size)
+    needed = size * 2 if options.bits == 4 else size  # plain and packed
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CheckpointError(
+            f"the model needs about {needed / 1e9:.1f} GB in {str(folder)!r}, and "
+            f"{free / 1e9:.1f} GB are free; make room there"
+        )
 
 
 def _write(
@@ -245,13 +253,11 @@ def _official(checkpoint: Checkpoint, parameter: Parameter) -> Int8Weight | Int4
     )
 
 
-def _check_bits(
-    checkpoint: Checkpoint, config: ModelConfig, options: ConvertOptions
-) -> ConvertOptions:
-    """Take over the publisher's bits; refuse others."""
+def _check_bits(checkpoint: Checkpoint, config: ModelConfig, options: ConvertOptions) -> bool:
+    """Say whether the publisher quantized it; then only the publisher's bits will do."""
     matrix = next(parameter for parameter in parameters(config) if parameter.kind == "matrix")
     if f"{matrix.published}_scale" not in checkpoint:
-        return options
+        return False
     bits = 4 if isinstance(_official(checkpoint, matrix), Int4Weight) else 8
     if options.bits != bits:
         raise UnsupportedModelError(
@@ -259,7 +265,7 @@ def _check_bits(
             f"become a model of {options.bits} bits; add it with {bits} bits, or start from the "
             "fp16 checkpoint"
         )
-    return replace(options, group_size=0 if bits == 4 else options.group_size)
+    return True
 
 
 def _check_names(checkpoint: Checkpoint, config: ModelConfig) -> None:
@@ -293,17 +299,6 @@ def _source_hash(checkpoint: Checkpoint) -> str:
         with path.open("rb") as file:
             digest.update(file.read(2**20))
     return digest.hexdigest()
-
-
-def _put_in_place(work: Path, target: Path) -> None:
-    if target.exists():
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        work.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        work.rename(target)
 
 
 class _Probe:
@@ -340,7 +335,7 @@ class _Probe:
     def _run_layer(self, layer: str) -> None:
         prefix = f"layers.{layer}."
         errors = {
-            name.removeprefix(prefix): _relative(dequantize(stored), original.float())
+            name.removeprefix(prefix): _matrix_error(stored, original)
             for name, (original, stored) in self._pending.items()
             if not isinstance(stored, torch.Tensor)
         }
@@ -367,12 +362,10 @@ class _Probe:
     def _run_head(self) -> None:
         final = {name: pair[0].float() for name, pair in self._pending.items() if name != "head"}
         original, stored = self._pending.pop("head")
-        head = dequantize(stored, torch.bfloat16)
         errors, agreements = [], []
         for pair in self._hidden:
             normed = [self._final_norm(x.float(), final).to(torch.bfloat16) for x in pair]
-            true = (normed[0] @ original.to(torch.bfloat16).T).float()
-            found = (normed[1] @ head.T).float()
+            true, found = _by_blocks(normed[0], original), _by_blocks(normed[1], stored)
             errors.append(_relative(found, true))
             agreements.append(float((true.argmax(-1) == found.argmax(-1)).float().mean()))
         self._logits = {
@@ -395,6 +388,29 @@ class _Probe:
         values |= {"embedding": empty, "head": empty, "final_norm.weight": torch.ones(hidden)}
         values["final_norm.bias"] = torch.zeros(hidden)
         return assemble(self._config, values.__getitem__, dtype=torch.bfloat16)
+
+
+def _matrix_error(stored: Weight, original: torch.Tensor) -> float:
+    """Return `_relative` of a whole matrix, some rows at a time."""
+    difference = total = 0.0
+    for first in range(0, original.shape[0], _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        true = original[rows].float()
+        difference += float((dequantize(take_rows(stored, rows)) - true).square().sum())
+        total += float(true.square().sum())
+    return (difference / total) ** 0.5 if total else 0.0
+
+
+def _by_blocks(x: torch.Tensor, matrix: Weight) -> torch.Tensor:
+    """Return x @ matrix.T in fp32, expanding some rows of the matrix at a time."""
+    n_rows = matrix.shape[0]
+    return torch.cat(
+        [
+            (x @ dequantize(take_rows(matrix, slice(i, i + _ROWS_AT_ONCE)), x.dtype).T).float()
+            for i in range(0, n_rows, _ROWS_AT_ONCE)
+        ],
+        dim=-1,
+    )
 
 
 def _relative(found: torch.Tensor, true: torch.Tensor) -> float:

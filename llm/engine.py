@@ -65,9 +65,13 @@ class Request:
         self.stop_ids = stop_ids
         self._events: queue.SimpleQueue[NewToken | Finished | BaseException] = queue.SimpleQueue()
         self._is_cancelled = threading.Event()
+        self._is_over = False
 
     def cancel(self) -> None:
-        """Ask the engine to stop; it does before the next token. May be called twice."""
+        """Ask the engine to stop: it does before the next token or the next pass of the prompt.
+
+        May be called twice, and from any thread.
+        """
         self._is_cancelled.set()
 
     @property
@@ -86,13 +90,12 @@ class Request:
             LlmError: generation failed.
         """
         try:
-            while True:
+            while not self._is_over:
                 event = self._events.get()
+                self._is_over = not isinstance(event, NewToken)
                 if isinstance(event, BaseException):
                     raise event
                 yield event
-                if isinstance(event, Finished):
-                    return
         finally:
             self.cancel()
 
@@ -226,16 +229,21 @@ class Engine:
     def _serve(self, request: Request) -> None:
         """Run one request to its end."""
         params = request.params
-        room = self._room(len(request.prompt_ids), params)
-        cache = self._cache_for(room)
-        generator = make_generator(params)
         completion: list[int] = []
+        reason: FinishReason = "cancelled"
         started = time.perf_counter()
-        logits = prefill(
-            self.model, request.prompt_ids, cache, is_cancelled=lambda: request.is_cancelled
-        )
-        prefill_s = time.perf_counter() - started
-        reason: FinishReason = "length"
+        prefill_s = 0.0
+        if not request.is_cancelled:
+            room = self._room(len(request.prompt_ids), params)
+            cache = self._cache_for(room)
+            generator = make_generator(params)
+            logits = prefill(
+                self.model,
+                request.prompt_ids,
+                cache,
+                is_cancelled=lambda: request.is_cancelled,
+            )
+            prefill_s = time.perf_counter() - started
         while not request.is_cancelled:
             token = choose(
                 logits[: self._n_token_ids], params, completion=completion, generator=generator
@@ -246,13 +254,12 @@ class Engine:
             completion.append(token)
             request.put(NewToken(token))
             if len(completion) >= params.max_new_tokens or cache.length >= room:
+                reason = "length"
                 break
             if is_looping(completion):
                 reason = "loop"
                 break
             logits = decode(self.model, token, cache)
-        else:
-            reason = "cancelled"
         request.put(
             Finished(
                 reason=reason,

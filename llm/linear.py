@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from llm.packed import PackedInt4, expanded
-from llm.quantize import Int4Weight, Int8Weight, Weight, dequantize
+from llm.quantize import Int4Weight, Int8Weight, Weight, dequantize, take_rows
 
 # Rows of the input up to which torch's weight-only kernels beat expanding and a GEMM.
 _KERNEL_ROWS = 16
@@ -100,9 +100,8 @@ class Int8Linear:
             out = rows.new_empty(rows.shape[0], self._weight.shape[0])
             for first in range(0, out.shape[1], _BLOCK_ROWS):
                 block = slice(first, first + _BLOCK_ROWS)
-                # the codes are exact in bf16; one scale per row can wait until after the GEMM
-                part = rows @ self._weight.codes[block].to(rows.dtype).T  # (M, block)
-                out[:, block] = part * self._scales[block]
+                matrix = self._weight.codes[block].to(rows.dtype) * self._scales[block][:, None]
+                out[:, block] = rows @ matrix.T  # (M, block); unscaled it would overflow fp16
         if self._bias is not None:
             out += self._bias
         return out.view(*x.shape[:-1], -1)
@@ -150,11 +149,7 @@ class Int4Linear:
         weight = self._weight
         parts = []
         for first in range(0, weight.shape[0], _BLOCK_ROWS):
-            block = slice(first, first + _BLOCK_ROWS)
-            zeros = weight.zeros[block] if weight.zeros is not None else None
-            matrix = dequantize(
-                Int4Weight(weight.codes[block], weight.scales[block], zeros), self._dtype
-            )
-            parts.append(F.linear(x, matrix))
+            block = take_rows(weight, slice(first, first + _BLOCK_ROWS))
+            parts.append(F.linear(x, dequantize(block, self._dtype)))
         out = torch.cat(parts, dim=-1)
         return out if self._bias is None else out + self._bias

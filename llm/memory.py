@@ -8,7 +8,6 @@ from llm.kv_cache import KVForm, kv_bytes
 
 # Activations, expanded blocks of weights, the tokenizer and torch itself.
 WORKING_BYTES = 2**30
-Bits = int  # 4, 8 or 16
 
 
 def available_bytes(device: torch.device | str = "cpu") -> int:
@@ -28,7 +27,7 @@ def n_parameters(config: ModelConfig) -> tuple[int, int]:
     return config.n_layers * (attention + out + ffn) + table, table
 
 
-def weights_bytes(config: ModelConfig, bits: Bits, group_size: int = 32) -> int:
+def weights_bytes(config: ModelConfig, bits: int, group_size: int = 32) -> int:
     """Return the bytes of a model's weights in memory; norms and biases are left out.
 
     Args:
@@ -42,7 +41,7 @@ def weights_bytes(config: ModelConfig, bits: Bits, group_size: int = 32) -> int:
 
 
 def needed_bytes(
-    config: ModelConfig, bits: Bits, n_tokens: int, *, group_size: int = 32, kv: KVForm = "model"
+    config: ModelConfig, bits: int, n_tokens: int, *, group_size: int = 32, kv: KVForm = "model"
 ) -> int:
     """Return what loading a model and filling `n_tokens` of context takes, in bytes."""
     weights = weights_bytes(config, bits, group_size)

@@ -122,6 +122,16 @@ def dequantize(weight: Weight, dtype: torch.dtype = torch.float32) -> torch.Tens
     return groups.view(n_rows, n_columns).to(dtype)
 
 
+def take_rows(weight: Weight, rows: slice) -> Weight:
+    """Return some rows of a matrix in the form it has."""
+    if isinstance(weight, torch.Tensor):
+        return weight[rows]
+    if isinstance(weight, Int8Weight):
+        return Int8Weight(weight.codes[rows], weight.scales[rows])
+    zeros = weight.zeros[rows] if weight.zeros is not None else None
+    return Int4Weight(weight.codes[rows], weight.scales[rows], zeros)
+
+
 def from_official_int8(codes: torch.Tensor, scales: torch.Tensor) -> Int8Weight:
     """Take over a matrix of a published int8 checkpoint: codes (N, K) int8, scales (N,)."""
     return Int8Weight(codes.contiguous(), scales.contiguous())

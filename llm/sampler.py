@@ -12,6 +12,8 @@ from llm.errors import GenerationError
 # period of at most _LOOP_PERIOD tokens. Long tables and code repeat too, but rarely that long.
 _LOOP_TOKENS = 160
 _LOOP_PERIOD = 64
+# Dividing by less than this would overflow fp32, and changes nothing any more.
+_GREEDY_BELOW = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def choose(
         scores = logits[seen]
         penalty = params.repetition_penalty
         logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
-    if params.temperature == 0:
+    if params.temperature < _GREEDY_BELOW:
         return int(logits.argmax())
     scores = logits / params.temperature
     n_kept = min(params.top_k or len(scores), len(scores))

@@ -22,9 +22,9 @@ import torch
 
 from llm.config import ModelConfig
 from llm.errors import CheckpointError, NotEnoughMemoryError
-from llm.files import check_file
+from llm.files import check_file, locked
 from llm.kv_cache import KVForm, kv_bytes
-from llm.memory import available_bytes, needed_bytes
+from llm.memory import WORKING_BYTES, available_bytes, needed_bytes
 from llm.model import Model
 from llm.packed import PackedInt4, can_pack, find_block_rows, pack, verify_layout
 from llm.parameters import Stored, assemble, parameters
@@ -114,11 +114,11 @@ def load_model(
         NotEnoughMemoryError: before anything is loaded.
     """
     description = read_description(folder)
-    check_memory(description, context_tokens, kv_form, device)
     dtype = dtype or torch.bfloat16
+    check_memory(folder, context_tokens, kv_form, device, dtype)
     for file in description.tokenizer_files:
         check_file(folder / file)
-    source = TensorFile(folder / WEIGHTS)
+    source = _plain_file(folder)
     is_cpu = torch.device(device).type == "cpu"
     if description.bits == 4 and is_cpu and dtype == torch.bfloat16 and verify_layout():
         source = _packed_file(folder, source, description, progress)
@@ -127,37 +127,49 @@ def load_model(
 
 
 def check_memory(
-    description: ModelDescription,
+    folder: Path,
     context_tokens: int,
     kv_form: KVForm = "model",
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Refuse a model that does not fit, naming the nearest setting that does.
 
     Raises:
         NotEnoughMemoryError
+        CheckpointError: not a converted model.
     """
+    description = read_description(folder)
     config, available = description.config, available_bytes(device)
-    group = description.group_size or config.hidden_size
+    value_bytes = torch.tensor([], dtype=dtype).element_size()
+    files = [folder / name for name in (PACKED, WEIGHTS) if (folder / name).is_file()]
+    weights = files[0].stat().st_size if files else 0
+    weights *= 2 if description.bits == 16 and value_bytes == 4 else 1
 
-    def needed(bits: int, tokens: int, kv: KVForm) -> int:
-        return needed_bytes(config, bits, tokens, group_size=group, kv=kv)
+    def needed(tokens: int, kv: KVForm) -> int:
+        keys_values = kv_bytes(config, tokens, form=kv, value_bytes=value_bytes)
+        return weights + keys_values + WORKING_BYTES
 
-    if needed(description.bits, context_tokens, kv_form) <= available:
+    if needed(context_tokens, kv_form) <= available:
         return
-    bits = description.bits
-    remedy = "no setting of this model fits; free memory, or take a smaller model"
-    room = available - needed(bits, 0, kv_form)
-    if needed(bits, context_tokens, "int8") <= available:
-        remedy = "keys and values as int8 would fit"
+    room = available - needed(0, kv_form)
+    lower = [bits for bits in (8, 4) if bits < description.bits]
+    fits = [b for b in lower if needed_bytes(config, b, 2048, kv="int8") <= available]
+    if needed(context_tokens, "int8") <= available:
+        remedy = "keys and values as int8 would fit (KB_KV_CACHE=int8)"
     elif room > kv_bytes(config, 1024, form="int8"):
-        fits = room // kv_bytes(config, 1, form="int8") // 256 * 256
-        remedy = f"a context of {fits:,} tokens with keys and values as int8 would fit"
-    elif lower := next((b for b in (8, 4) if b < bits and needed(b, 2048, "int8") <= available), 0):
-        remedy = f"the same model at {lower} bits would fit"
+        tokens = room // kv_bytes(config, 1, form="int8") // 256 * 256
+        remedy = (
+            f"a context of {tokens:,} tokens with keys and values as int8 would fit "
+            f"(KB_CONTEXT_TOKENS={tokens} KB_KV_CACHE=int8)"
+        )
+    elif fits:
+        remedy = f"the same model at {fits[0]} bits would fit (`kb model add DIR --bits {fits[0]}`)"
+    else:
+        remedy = "no setting of this model fits; free memory, or take a smaller model"
     raise NotEnoughMemoryError(
-        f"the model at {bits} bits with {context_tokens:,} tokens of context needs "
-        f"{needed(bits, context_tokens, kv_form) / 2**30:.1f} GB, and "
+        f"the model at {description.bits} bits with {context_tokens:,} tokens of context needs "
+        f"{needed(context_tokens, kv_form) / 2**30:.1f} GB, and "
         f"{available / 2**30:.1f} GB are free; {remedy}"
     )
 
@@ -253,6 +265,13 @@ def weights_mark(source: TensorFile) -> str:
     return hashlib.sha256(checksums.encode()).hexdigest()
 
 
+def _plain_file(folder: Path) -> TensorFile:
+    try:
+        return TensorFile(folder / WEIGHTS)
+    except CheckpointError as exc:
+        raise CheckpointError(f"{exc}; add the model again") from exc
+
+
 def _packed_file(
     folder: Path, plain: TensorFile, description: ModelDescription, progress: Progress | None
 ) -> TensorFile:
@@ -269,9 +288,12 @@ def _packed_file(
             if all(packed.metadata.get(key) == value for key, value in wanted.items()):
                 return packed
             reason = "it was made for another machine or version of torch"
-    logger.warning("%s is packed again: %s", path, reason)
+    logger.warning("%s is written anew: %s", path, reason)
     try:
-        write_packed(path, plain, description.config, progress)
+        with locked(folder / ".packing.lock", "the model is being packed"):
+            for leftover in folder.glob(f".{PACKED}.*.part"):
+                leftover.unlink()
+            write_packed(path, plain, description.config, progress)
     except OSError as exc:
         raise CheckpointError(
             f"{str(path)!r} must be written anew ({reason}), and cannot be: {exc.strerror}; make "

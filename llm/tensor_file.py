@@ -4,8 +4,8 @@ The published safetensors writer wants all tensors in memory at once; this one s
 that converting a model never holds more than one. Reading goes through the `safetensors`
 library, which maps the file: opening costs nothing and pages come in as they are used.
 
-The header has a fixed size, so that it can be written last, and so that tensors start at a
-multiple of 64 bytes, as vector instructions like them.
+The header has a fixed size, so that it can be written last. Tensors that do not start at a multiple
+of 64 bytes, as vector instructions want them, are copied when read; those of real models all do.
 """
 
 import hashlib
@@ -108,9 +108,7 @@ class TensorFile:
             described = self._file.metadata() or {}  # type: ignore[no-untyped-call]
             self.metadata: dict[str, Any] = json.loads(described["llm"])
         except (SafetensorError, OSError) as exc:
-            raise CheckpointError(
-                f"{str(path)!r} is truncated or damaged ({exc}); add the model again"
-            ) from exc
+            raise CheckpointError(f"{str(path)!r} is truncated or damaged: {exc}") from exc
         except (KeyError, ValueError, TypeError) as exc:
             raise CheckpointError(f"{str(path)!r} was not written by this program") from exc
         self._names = frozenset(self._file.keys())  # type: ignore[no-untyped-call]

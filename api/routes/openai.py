@@ -19,12 +19,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from api.answers import begin_answer, begin_chat, failure, whole_answer
+from api.answers import begin_answer, begin_chat, failure, plain_answerer, whole_answer
 from api.errors import HTTPError, describe
 from api.parts import Parts, ServerParts, base_named
 from api.schemas import ChatBody, ChatMessage
 from api.streaming import EventStream, Prefetched, sse_data, steps_in_threads, to_json
-from kb.chat import ChatAnswerer
 from kb.errors import InvalidInputError
 from kb.records import Answer, AnswerEvent, Citation, Failed, Finished, Question, Token, Turn
 from kb.storage.bases import list_bases
@@ -41,7 +40,7 @@ def models(parts: ServerParts) -> dict[str, Any]:
     """List one model for each knowledge base, and the chat model if there is one."""
     with parts.database.read() as session:
         ids = [PREFIX + base.name for base in list_bases(session)]
-    if isinstance(parts.chain.answerer, ChatAnswerer):
+    if plain_answerer(parts) is not None:
         ids.append(PLAIN_MODEL)
     return {
         "object": "list",
@@ -140,7 +139,7 @@ def _completion(reply_id: str, model: str, answer: Answer) -> dict[str, Any]:
                 "index": 0,
                 "message": {"role": "assistant", "content": answer.text + _sources(answer)},
                 "logprobs": None,
-                "finish_reason": "stop",
+                "finish_reason": _finish_reason(answer),
             }
         ],
         "usage": _usage(answer),
@@ -173,7 +172,7 @@ class _Chunks:
     def _end(self, answer: Answer) -> Iterator[bytes]:
         if sources := _sources(answer):
             yield self._chunk({"content": sources})
-        yield self._chunk({}, finish_reason="stop", **_proof(answer))
+        yield self._chunk({}, finish_reason=_finish_reason(answer), **_proof(answer))
         if self._with_usage:
             yield sse_data(to_json({**self._head, "choices": [], "usage": _usage(answer)}))
         yield sse_data("[DONE]")
@@ -187,6 +186,10 @@ class _Chunks:
 
 def _error_chunk(exc: Exception) -> bytes:
     return sse_data(to_json({"error": describe(exc)}))
+
+
+def _finish_reason(answer: Answer) -> str:
+    return "length" if answer.is_cut_off else "stop"
 
 
 def _proof(answer: Answer) -> dict[str, Any]:

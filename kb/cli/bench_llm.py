@@ -6,12 +6,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kb.cli.edge import Edge, json_option, pass_edge, print_json
 from kb.cli.machine import print_machine
+from kb.errors import KBError
+
+if TYPE_CHECKING:
+    from llm.config import ModelConfig
 
 # Measuring runs in a process of its own: its peak memory is the model's alone.
 _MEASURE = """
@@ -65,24 +69,27 @@ def bench_llm(
 ) -> None:
     """Measure loading, prefill and decoding of a full-size model with random weights.
 
-    Writes weights of the shape (3.7 GB for ChatGLM3-6B at 4 bits) into the data folder and
-    removes them afterwards. `bound_tokens_per_s` is what reading every weight once per token
-    allows at the bandwidth measured in turns with decoding; `decode_ratio` is the share reached.
-    `load_s` is warm: it includes the first token, not the disk.
+    Writes weights of the shape into the data folder (8 GB for ChatGLM3-6B at 4 bits, plain and
+    packed) and removes them afterwards. `bound_tokens_per_s` is what reading every weight once
+    per token allows at the bandwidth measured in turns with decoding; `decode_ratio` is the share
+    reached. `load_s` is warm: it includes the first token, not the disk.
     """
     from llm.bench import write_random_model
     from llm.shapes import SHAPES
 
     root = edge.settings.home / "bench"
     root.mkdir(parents=True, exist_ok=True)
+    _check_room(root, SHAPES[shape], int(bits), max(context, *prompts))
     folder = Path(tempfile.mkdtemp(dir=root))
     try:
         click.echo("writing random weights", err=True)
         path = write_random_model(folder, SHAPES[shape], int(bits))
         task = json.dumps([str(path), shape, context, list(prompts), kv])
         done = subprocess.run(
-            [sys.executable, "-c", _MEASURE, task], stdout=subprocess.PIPE, check=True, text=True
+            [sys.executable, "-c", _MEASURE, task], stdout=subprocess.PIPE, text=True, check=False
         )
+        if done.returncode:
+            raise KBError(f"measuring ended with status {done.returncode}; was memory short?")
         figures: dict[str, Any] = {"shape": shape, "bits": int(bits), **json.loads(done.stdout)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,3 +99,23 @@ def bench_llm(
         return
     for name, value in figures.items():
         click.echo(f"{name:<30} {value}")
+
+
+def _check_room(folder: Path, config: "ModelConfig", bits: int, n_tokens: int) -> None:
+    """Refuse before writing what would fit neither on the disk nor into memory.
+
+    Raises:
+        KBError: with needed and free.
+    """
+    from llm.memory import available_bytes, needed_bytes, weights_bytes
+
+    on_disk = weights_bytes(config, bits) * (2 if bits == 4 else 1)
+    checks = (
+        ("disk", on_disk, shutil.disk_usage(folder).free),
+        ("memory", needed_bytes(config, bits, n_tokens), available_bytes()),
+    )
+    for what, needed, free in checks:
+        if needed > free:
+            raise KBError(
+                f"this needs {needed / 1e9:.1f} GB of {what}, and {free / 1e9:.1f} GB are free"
+            )

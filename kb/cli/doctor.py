@@ -79,13 +79,17 @@ def _facts(edge: Edge) -> dict[str, str]:
 
 
 def _answerer_note(settings: "Settings") -> str:
+    from kb.errors import KBError
     from kb.wiring import chatglm_folder
     from llm.errors import LlmError
     from llm.store import check_memory, read_description
 
     if settings.answerer == "openai":
         return f"openai: a chat model at {settings.openai_base_url}"
-    folder = chatglm_folder(settings)
+    try:
+        folder = chatglm_folder(settings)
+    except KBError as exc:
+        return str(exc)
     if folder is None:
         return (
             "extractive: cited sentences of the documents, no language model; for one run "
@@ -93,8 +97,8 @@ def _answerer_note(settings: "Settings") -> str:
         )
     try:
         described = read_description(folder)
-        check_memory(described, min(settings.context_tokens, described.config.context_window),
-                     settings.kv_cache)  # fmt: skip
+        context = min(settings.context_tokens, described.config.context_window)
+        check_memory(folder, context, settings.kv_cache)
     except LlmError as exc:
         return f"chatglm: {folder.name} cannot be loaded: {exc}"
     return f"chatglm: {folder.name} in this process, {described.bits} bits"

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from kb.cli.edge import Edge, confirm, json_option, pass_edge, print_json, shown, yes_option
+from kb.errors import KBError
 from kb.models import (
+    checkpoint_folder,
     find_model,
     list_models,
     model_folder,
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from llm.config import Generation
     from llm.hub import Progress, Source
     from llm.store import Progress as StepProgress
-
-CHECKPOINTS = "checkpoints"
 
 
 @click.group()
@@ -110,6 +110,7 @@ def pull(
     help="How the table of token embeddings is kept.",
 )
 @click.option("--float-head", is_flag=True, help="Keep the output layer in bf16.")
+@click.option("--yes", is_flag=True, help="Replace an installed model of the same name.")
 @json_option
 @pass_edge
 def add(
@@ -121,6 +122,7 @@ def add(
     generation: "Generation | None",
     embedding: Literal["bf16", "int8"],
     float_head: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Convert the checkpoint in DIR, once, and install it as a model.
@@ -128,10 +130,13 @@ def add(
     DIR stays as it is and is not needed afterwards.
     """
     from llm.convert import ConvertOptions, convert
+    from llm.store import read_description
 
     home = edge.settings.home
     name = name or f"{folder.resolve().name}-{'bf16' if bits == '16' else 'int' + bits}"
     target = model_folder(home, name)
+    if target.exists() and not yes:
+        raise KBError(f"a model {name!r} is installed already; give another --name, or --yes")
     target.parent.mkdir(parents=True, exist_ok=True)
     options = ConvertOptions(
         bits=int(bits),
@@ -141,16 +146,22 @@ def add(
     )
     with _steps_bar() as show:
         report = convert(folder, target, options, generation=generation, progress=show)
-    is_first = not model_in_use(home)
+    can_chat = read_description(target).config.is_chat
+    is_first = can_chat and not model_in_use(home)
     if is_first:
         use_model(home, name)
     if as_json:
         print_json({"name": name, "path": str(target), "in_use": is_first, "report": report})
         return
     size_gb = _size_bytes(target) / 1e9
-    error = report["logits"].get("relative_error", 0.0)
-    click.echo(f"added {name} ({size_gb:.1f} GB; its logits differ by {error:.1%} from bf16)")
-    click.echo(f"in use: {name}" if is_first else f"next: kb model use {name}")
+    cost = "quantized by its publisher"
+    if report["quantized_by"] == "us":
+        cost = f"its logits differ by {report['logits']['relative_error']:.1%} from bf16"
+    click.echo(f"added {name} ({size_gb:.1f} GB; {cost})")
+    if not can_chat:
+        click.echo("it is a base model, which continues texts and cannot answer questions")
+    else:
+        click.echo(f"in use: {name}" if is_first else f"next: kb model use {name}")
 
 
 @model.command("list", epilog="Example:  kb model list --check")
@@ -167,14 +178,22 @@ def list_(edge: Edge, check: bool, as_json: bool) -> int:
     rows = []
     for name in list_models(home):
         folder = model_folder(home, name)
-        row: dict[str, Any] = {"name": name, "in_use": name == in_use, "problem": None}
+        row: dict[str, Any] = {
+            "name": name,
+            "in_use": name == in_use,
+            "generation": None,
+            "bits": None,
+            "context_window": None,
+            "size_bytes": _size_bytes(folder),
+            "source": None,
+            "problem": None,
+        }
         try:
             described = read_description(folder)
             row |= {
                 "generation": described.config.generation,
                 "bits": described.bits,
                 "context_window": described.config.context_window,
-                "size_bytes": _size_bytes(folder),
                 "source": described.source,
             }
             row["problem"] = find_damage(folder) if check else None
@@ -200,6 +219,11 @@ def list_(edge: Edge, check: bool, as_json: bool) -> int:
 @pass_edge
 def use(edge: Edge, name: str) -> None:
     """Let the installed model NAME write answers from now on; a running server after a restart."""
+    from llm.store import read_description
+
+    folder = find_model(edge.settings.home, name)
+    if not read_description(folder).config.is_chat:
+        raise KBError(f"{name!r} is a base model, which cannot answer questions; add a chat model")
     use_model(edge.settings.home, name)
     click.echo(f"in use: {name}")
     if edge.settings.answerer not in ("auto", "chatglm"):
@@ -217,11 +241,6 @@ def remove(edge: Edge, name: str, yes: bool) -> None:
         confirm(f"Delete {name} ({_size_bytes(folder) / 1e9:.1f} GB)?")
     remove_model(edge.settings.home, name)
     click.echo(f"removed {name}")
-
-
-def checkpoint_folder(home: Path, name: str) -> Path:
-    """Return where the checkpoint `name` lives; ORG/NAME becomes one folder."""
-    return home / CHECKPOINTS / name.replace("/", "--")
 
 
 def _size_bytes(folder: Path) -> int:

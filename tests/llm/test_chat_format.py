@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from llm.chat_format import (
     Message,
-    can_be_metadata,
     clean_reply,
     encode_chat,
     split_metadata,
@@ -301,15 +300,3 @@ def test_the_first_line_of_a_reply_may_name_a_tool() -> None:
     assert split_metadata("晴。\n多云。", names) == ("", "晴。\n多云。")
     assert split_metadata("search\nx", names) == ("", "search\nx")
     assert split_metadata("", names) == ("", "")
-
-
-def test_a_reply_may_be_shown_once_it_can_be_no_tool_call() -> None:
-    names = ["get_weather"]
-
-    assert can_be_metadata("", names)
-    assert can_be_metadata(" get_w", names)
-    assert can_be_metadata("get_weather \n{", names)
-    assert not can_be_metadata("\n", names)
-    assert not can_be_metadata("get_x", names)
-    assert not can_be_metadata("get_weather 是\n", names)
-    assert not can_be_metadata("", [])

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_a_published_folder_keeps_its_logits(
         plain = logits(load_model(target, dtype=torch.float32))  # the codes without the kernels
         assert relative(plain, expected) < bound
         assert relative(logits(load_model(target)), plain) < 0.03
+
+
+@pytest.mark.parametrize("generation", ["chatglm", "chatglm2"])
+def test_an_official_folder_with_the_default_options(
+    tmp_path: Path, generation: Generation
+) -> None:
+    write_checkpoint(tmp_path / "source", generation, form="bin", n_shards=1, official_bits=4)
+    report = convert(tmp_path / "source", tmp_path / "model")
+    assert report["quantized_by"] == "publisher"
+    assert read_description(tmp_path / "model").group_size == 0
+    file = TensorFile(tmp_path / "model" / WEIGHTS)
+    assert "head.codes4" in file  # the head, which its publisher left in fp16, by us
+    assert file.tensor("layers.0.qkv.scales").shape[1] == 1
+    plain = logits(load_model(tmp_path / "model", dtype=torch.float32))
+    assert relative(logits(load_model(tmp_path / "model")), plain) < 0.03
 
 
 @pytest.mark.parametrize("generation", ["chatglm", "chatglm2"])
@@ -280,7 +296,7 @@ def test_generations_are_told_apart(tmp_path: Path) -> None:
         folder = tmp_path / generation
         config, _ = write_checkpoint(folder, generation)
         assert config.generation == generation
-        assert read_config(folder, "chatglm3" if generation == "chatglm2" else None)
+        assert config.is_chat
     two = tmp_path / "chatglm2"
     assert read_config(two, "chatglm3").generation == "chatglm3"
 
@@ -309,6 +325,52 @@ def test_two_processes_do_not_write_one_model(tmp_path: Path) -> None:
     convert(tmp_path / "source", tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("generation", "changes"),
+    [
+        ("chatglm3", {"multi_query_attention": False}),
+        ("chatglm2", {"rmsnorm": False}),
+        ("chatglm2", {"apply_residual_connection_post_layernorm": True}),
+        ("chatglm", {"position_encoding_2d": False}),
+        ("chatglm3", {"pre_seq_len": 128}),
+    ],
+)
+def test_what_would_compute_something_else_is_refused(
+    tmp_path: Path, generation: Generation, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=next(iter(changes))):
+        write_checkpoint(tmp_path / "source", generation, **changes)
+
+
+def test_the_old_vocabulary_of_chatglm_6b(tmp_path: Path) -> None:
+    config, _ = write_checkpoint(tmp_path / "source", "chatglm", vocab_size=150_528)
+    assert config.id_offset == 20_000
+    convert(tmp_path / "source", tmp_path / "model")
+    assert torch.isfinite(logits(load_model(tmp_path / "model"), [20_010, 20_040, 20_007])).all()
+
+
+def test_a_process_that_died_while_replacing_a_model_loses_neither(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "source")
+    convert(tmp_path / "source", tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / ".model.old")  # killed between the two renames
+    (tmp_path / ".model.part").mkdir()
+    (tmp_path / "source" / "config.json").rename(tmp_path / "config.json")
+    with pytest.raises(CheckpointError):
+        convert(tmp_path / "source", tmp_path / "model")
+    (tmp_path / "config.json").rename(tmp_path / "source" / "config.json")
+    convert(tmp_path / "source", tmp_path / "model")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".model.lock", "model", "source"]
+
+
+def test_no_room_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_checkpoint(tmp_path / "source")
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("llm.convert.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(CheckpointError, match=r"needs about .* GB .* are free"):
+        convert(tmp_path / "source", tmp_path / "model")
+
+
 def test_rope_ratios(tmp_path: Path) -> None:
     two, _ = write_checkpoint(tmp_path / "a", "chatglm2", rope_ratio=16)
     assert (two.rope_base, two.rope_scale) == (10_000, 16)
@@ -321,11 +383,13 @@ def test_too_little_memory_is_said_before_loading(
 ) -> None:
     write_checkpoint(tmp_path / "source", context=32768)
     convert(tmp_path / "source", tmp_path / "model")
-    description = read_description(tmp_path / "model")
+    model = tmp_path / "model"
     monkeypatch.setattr("llm.store.available_bytes", lambda device: 2**30 + 2**24)
-    check_memory(description, 1000)
-    with pytest.raises(NotEnoughMemoryError, match=r"needs 1\.\d GB, and 1\.0 GB .* int8"):
-        check_memory(description, 32768 * 2)
+    check_memory(model, 1000)
+    with pytest.raises(NotEnoughMemoryError, match=r"1\.0 GB are free; .*KB_KV_CACHE=int8"):
+        check_memory(model, 32768)
+    with pytest.raises(NotEnoughMemoryError, match=r"KB_CONTEXT_TOKENS=\d+ KB_KV_CACHE=int8"):
+        check_memory(model, 32768 * 4)
     monkeypatch.setattr("llm.store.available_bytes", lambda device: 2**20)
     with pytest.raises(NotEnoughMemoryError, match="no setting"):
         load_model(tmp_path / "model")

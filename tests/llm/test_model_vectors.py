@@ -11,7 +11,9 @@ import torch
 
 from llm.config import ModelConfig
 from llm.kv_cache import KVCache
+from llm.linear import make_linear
 from llm.model import rms_norm
+from llm.model_v1 import LayerNorm
 from llm.parameters import assemble
 
 VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "chatglm_cpp"
@@ -98,3 +100,19 @@ def test_rms_norm() -> None:
     reader = Reader("rms_norm.data")
     weight, x, expected = reader.floats(64), reader.floats(3, 64), reader.floats(3, 64)
     assert (rms_norm(x, weight, 1e-5) - expected).abs().max() < 1e-5
+
+
+def test_layer_norm() -> None:
+    reader = Reader("layer_norm.data")
+    norm = LayerNorm(reader.floats(64), reader.floats(64))
+    x, expected = reader.floats(3, 64), reader.floats(3, 64)
+    assert (norm(x, 1e-5) - expected).abs().max() < 1e-5
+
+
+def test_linear() -> None:
+    reader = Reader("linear.data")
+    linear = make_linear(reader.floats(32, 64), reader.floats(32), torch.float32)
+    x, expected = reader.floats(2, 64), reader.floats(2, 32)
+    assert (linear(x) - expected).abs().max() < 1e-5
+    x, expected = reader.floats(64), reader.floats(32)
+    assert (linear(x) - expected).abs().max() < 1e-5

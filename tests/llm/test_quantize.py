@@ -100,6 +100,28 @@ def test_packed_codes_expand_to_the_same_matrix(n_rows: int, group_size: int) ->
         assert found[-1][0].stop == n_rows
 
 
+@pytest.mark.parametrize("group_size", [32, 64, 128, 13696])
+def test_the_width_of_chatglm3(group_size: int) -> None:
+    weight = random(64, 13696)
+    if group_size == 13696:  # as published: one scale per row
+        stored = from_official_int4(*official_codes(weight, 4))
+    else:
+        stored = quantize_int4(weight, group_size)
+    packed = pack(stored)
+    x = random(1, 13696, seed=3).bfloat16()
+    expected = x.float() @ dequantize(stored).T
+    for rows in (x, x.expand(20, -1)):
+        found = make_linear(packed, None, torch.bfloat16)(rows)[:1].float()
+        assert (found - expected).norm() / expected.norm() < 6e-3
+
+
+def test_int8_in_fp16_does_not_overflow() -> None:
+    weight = torch.full((64, 4096), 0.02)
+    x = torch.ones(20, 4096, dtype=torch.float16)
+    found = make_linear(quantize_int8(weight), None, torch.float16)(x)
+    assert (found - 81.92).abs().max() < 1
+
+
 def test_what_the_kernel_does_not_take_is_not_packed() -> None:
     assert not can_pack((40, 256), 32)
     assert not can_pack((64, 80), 80)

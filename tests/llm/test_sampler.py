@@ -21,6 +21,7 @@ def draw(n: int = 400, completion: tuple[int, ...] = (), **settings: object) -> 
 
 def test_temperature_0_takes_the_best() -> None:
     assert draw(temperature=0) == {1: 400}
+    assert draw(temperature=1e-40) == {1: 400}
 
 
 def test_top_k_keeps_the_likeliest() -> None:

@@ -299,7 +299,7 @@ def test_a_git_lfs_pointer_is_told_from_damage(tmp_path: Path, generation: str) 
 def test_other_content_is_refused(tmp_path: Path, generation: str, content: bytes) -> None:
     (tmp_path / file_of(generation)).write_bytes(content)
 
-    with pytest.raises(CheckpointError, match="(download|fetch) it again"):
+    with pytest.raises(CheckpointError, match=r"(download|fetch) it again"):
         load_tokenizer(tmp_path, generation)
 
 
@@ -316,7 +316,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, generation: str) -> None:
 
     for cut in cuts:
         path.write_bytes(content[:cut])
-        with pytest.raises(CheckpointError, match="(download|fetch) it again"):
+        with pytest.raises(CheckpointError, match=r"(download|fetch) it again"):
             load_tokenizer(tmp_path, generation)
 
 
