@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from llm.config import ModelConfig
 from llm.engine import decode, prefill
 from llm.kv_cache import KVCache, KVForm, kv_bytes
+from llm.memory import n_parameters
 from llm.model import Model
 from llm.packed import verify_layout
 from llm.parameters import Parameter, assemble, parameters
@@ -72,7 +74,8 @@ def measure(
 
     Returns:
         Tokens per second, the bandwidth and the bound it sets (`decode_ratio` is decoding over
-        that bound), and bytes.
+        that bound; `prefill_gemm_ratio` is prefill over plain bf16 products, timed right before
+        and after), and bytes.
     """
     progress("loading")
     started = time.perf_counter()
@@ -98,13 +101,16 @@ def measure(
     ratios = [speed / limit for speed, limit in zip(speeds, bounds, strict=True)]
     kv_read = kv_bytes(config, context, form=kv_form)
 
-    prefilled = {}
+    prefilled, shares = {}, {}
     for length in prompts:
         progress(f"prefilling {length} tokens")
         cache.reset()
+        before = _gemm_speed(config, length)
         started = time.perf_counter()
         prefill(model, ids[:length], cache)
-        prefilled[str(length)] = round(length / (time.perf_counter() - started), 2)
+        speed = length / (time.perf_counter() - started)
+        prefilled[str(length)] = round(speed, 2)
+        shares[str(length)] = round(2 * speed / (before + _gemm_speed(config, length)), 3)
     return {
         "context": context,
         "threads": torch.get_num_threads(),
@@ -115,6 +121,7 @@ def measure(
         "decode_tokens_per_s": round(statistics.median(speeds), 3),
         "decode_ratio": round(statistics.median(ratios), 3),
         "prefill_tokens_per_s": prefilled,
+        "prefill_gemm_ratio": shares,
         "peak_memory_gb": round(_peak_bytes() / 2**30, 2),
         "weights_gb": round(path.stat().st_size / 2**30, 2),
         "kv_gb": round(cache.size_bytes / 2**30, 3),
@@ -166,6 +173,22 @@ def _read_speed(weights: list[torch.Tensor]) -> float:
         if done >= _READ_BYTES:
             break
     return done / (time.perf_counter() - started)
+
+
+def _gemm_speed(config: ModelConfig, n_tokens: int) -> float:
+    """Return tokens per second if prefill were nothing but bf16 products of unquantized weights.
+
+    Timed on a slice of one matrix and scaled up.
+    """
+    n_rows = 4096
+    weight = torch.ones(n_rows, config.hidden_size, dtype=torch.bfloat16)
+    x = torch.ones(n_tokens, config.hidden_size, dtype=torch.bfloat16)
+    F.linear(x, weight)
+    started = time.perf_counter()
+    F.linear(x, weight)
+    seconds = time.perf_counter() - started
+    matrices, table = n_parameters(config)
+    return n_tokens / (seconds * (matrices - table) / weight.numel())
 
 
 def _peak_bytes() -> int:
