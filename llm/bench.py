@@ -22,7 +22,7 @@ from llm.kv_cache import KVCache, KVForm, kv_bytes
 from llm.memory import n_parameters
 from llm.model import Model
 from llm.packed import verify_layout
-from llm.parameters import Parameter, assemble, parameters
+from llm.parameters import Parameter, Stored, assemble, parameters
 from llm.quantize import Int4Weight, Int8Weight, Weight
 from llm.store import PACKED, WEIGHTS, add_parameter, reader, write_packed
 from llm.tensor_file import TensorFile, TensorWriter
@@ -46,9 +46,19 @@ def write_random_model(folder: Path, config: ModelConfig, bits: int, group_size:
     return folder / WEIGHTS
 
 
-def load_random_model(path: Path, config: ModelConfig) -> Model:
-    """Open a file by `write_random_model`."""
-    return assemble(config, reader(TensorFile(path)), dtype=torch.bfloat16)
+def load_random_model(path: Path, config: ModelConfig) -> tuple[Model, list[torch.Tensor]]:
+    """Open a file by `write_random_model`; return the model and its matrices as int64 to sum."""
+    get = reader(TensorFile(path))
+    matrices = []
+
+    def noting(name: str) -> Stored:
+        value = get(name)
+        stored = value if isinstance(value, torch.Tensor) else value.codes
+        if stored.ndim == 2 and name != "embedding":
+            matrices.append(stored.view(-1).view(torch.int64))
+        return value
+
+    return assemble(config, noting, dtype=torch.bfloat16), matrices
 
 
 def measure(
@@ -79,7 +89,7 @@ def measure(
     """
     progress("loading")
     started = time.perf_counter()
-    model = load_random_model(path, config)
+    model, weights = load_random_model(path, config)
     cache = KVCache(config, max(*prompts, context + turns * _TOKENS_PER_TURN + 8), form=kv_form)
     decode(model, 1, cache)  # the first token touches every page of the weights
     load_s = time.perf_counter() - started
@@ -89,7 +99,6 @@ def measure(
     cache.reset()
     filled = prefill(model, ids[:context], cache)
     assert torch.isfinite(filled).all()
-    weights = _weights_of(path)
     bounds, speeds = [], []  # tokens per second, per turn
     for _ in range(turns):
         bounds.append(_read_speed(weights) / model.weight_bytes_per_token)
@@ -153,14 +162,6 @@ def _random(parameter: Parameter, bits: int, group_size: int, generator: torch.G
 def _token_ids(config: ModelConfig, n: int) -> list[int]:
     generator = torch.Generator().manual_seed(2)
     return torch.randint(config.vocab_size, (n,), generator=generator).tolist()
-
-
-def _weights_of(path: Path) -> list[torch.Tensor]:
-    """Return the large tensors of a file as numbers to sum: the memory that decoding reads."""
-    file = TensorFile(path)
-    ends = (".packed", ".codes4", ".codes8", "ffn_in", "ffn_out")
-    names = [name for name in file.metadata["checksums"] if name.endswith(ends)]
-    return [file.tensor(name).view(-1).view(torch.int64) for name in names]
 
 
 def _read_speed(weights: list[torch.Tensor]) -> float:
