@@ -28,8 +28,23 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".docx": ("docx", "docx/1"),
     ".csv": ("csv", "csv/1"),
     ".tsv": ("csv", "csv/1"),
+    ".json": ("json", "json/1"),
+    ".jsonl": ("json", "json/1"),
+    ".ndjson": ("json", "json/1"),
+    ".ipynb": ("ipynb", "ipynb/1"),
+    "": ("text", "text/1"),  # README, LICENSE; what is no text is refused by its bytes
 }
-_BINARY_FORMATS = ("pdf", "docx")
+# Source code and configuration, read as it is.
+_CODE = (
+    "asm bash bat c cc cfg clj cmake cmd conf cpp cs css cxx dart diff el erl ex exs f90 fish go "
+    "gradle graphql groovy h hh hpp hs ini ipp java jl js jsx kt kts less lisp lua m make mjs "
+    "mk ml mm org patch php pl pm properties proto ps1 py pyi r rb rs s scala scss sh sol sql "
+    "srt st svelte swift tcl tex tf toml ts tsx v vb vhd vhdl vtt vue xml xsd yaml yml zig zsh"
+)
+LOADERS |= {f".{suffix}": ("code", "code/1") for suffix in _CODE.split()}
+_BINARY_FORMATS = frozenset(
+    ("pdf", "docx", "doc", "pptx", "ppt", "xlsx", "xls", "odt", "rtf", "epub", "msg")
+)
 
 
 def extension(name: str) -> str:
@@ -56,9 +71,9 @@ def import_loader(name: str) -> ModuleType:
     """
     suffix = extension(name)
     if suffix not in LOADERS:
-        what = f"{suffix} files" if suffix else "files without an extension"
+        readable = " ".join(sorted(known for known, (kind, _) in LOADERS.items() if kind != "code"))
         raise UnsupportedFormatError(
-            f"{what} cannot be read yet; these can: {' '.join(sorted(LOADERS))}"
+            f"{suffix} files cannot be read yet; these can: {readable.strip()} and source code"
         )
     module, _ = LOADERS[suffix]
     return import_module(f"ingest.loaders.{module}")

@@ -45,7 +45,7 @@ def test_the_table_names_modules_and_versions() -> None:
     assert is_supported("资料/手册.PDF")
     assert is_supported("a.tar.md")
     assert not is_supported("archive.zip")
-    assert not is_supported("no_extension")
+    assert is_supported("no_extension")
     assert loader_version("手册.docx") == LOADERS[".docx"][1] != ""
     assert loader_version("a.zip") == ""
 
@@ -53,8 +53,6 @@ def test_the_table_names_modules_and_versions() -> None:
 def test_an_unknown_format_says_which_are_known() -> None:
     with pytest.raises(UnsupportedFormatError, match=r"\.zip files .* \.pdf"):
         load(b"PK", "a.zip")
-    with pytest.raises(UnsupportedFormatError, match="without an extension"):
-        load("text", "README")
 
 
 @pytest.mark.parametrize("suffix", sorted(set(LOADERS) - {".docx"}))  # that one imports for seconds
