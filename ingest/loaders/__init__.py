@@ -37,6 +37,8 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".odt": ("odt", "odt/1"),
     ".rtf": ("rtf", "rtf/1"),
     ".epub": ("epub", "epub/1"),
+    ".eml": ("eml", "eml/1"),
+    ".msg": ("msg", "msg/1"),
     ".json": ("json", "json/1"),
     ".jsonl": ("json", "json/1"),
     ".ndjson": ("json", "json/1"),
