@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ingest.loaders import load_bytes
+from ingest.loaders import is_supported, load_bytes
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder
 from ingest.loaders.whitespace import squeeze
-from kb.errors import CorruptFileError, LimitExceededError, LoadError
+from kb.errors import CorruptFileError, LimitExceededError, LoadError, UnsupportedFormatError
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ def _add_lines(builder: TextBuilder, lines: Iterable[str]) -> None:
 
 
 def _load(name: str, data: bytes, limits: ParseLimits) -> LoadedText:
+    if not is_supported(name):
+        raise UnsupportedFormatError("files of its format cannot be read")
     if len(data) > limits.max_file_mb << 20:
         raise LimitExceededError(f"it is larger than {limits.max_file_mb} MB")
     try:

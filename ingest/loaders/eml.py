@@ -25,6 +25,11 @@ _FIELDS = ("From", "To", "Cc", "Date")
 _KNOWN = (*_FIELDS, "Subject", "Received", "Message-ID", "MIME-Version", "Content-Type")
 _MAX_PARTS = 10_000
 _MAX_DEPTH = 20  # parts inside parts
+_SIGNATURES = (
+    "application/pgp-signature",
+    "application/pkcs7-signature",
+    "application/x-pkcs7-signature",
+)
 _ENCRYPTED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 _QUOTED_PRINTABLE_BREAK = re.compile(r"\n{3,}")
 
@@ -80,6 +85,8 @@ class _Reader:
             parts = _parts(payload)
             for inner in _best(parts) if kind == "multipart/alternative" else parts:
                 self._take(inner, mail, texts, nesting, depth + 1)
+        elif kind in _SIGNATURES:
+            return
         elif name or part.get_content_disposition() == "attachment":
             if part.get_content_maintype() == "image" and "Content-ID" in part:
                 return  # shown inside the text

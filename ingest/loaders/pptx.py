@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 from lxml.etree import XMLSyntaxError
 from pptx import Presentation
@@ -49,6 +50,9 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
     except (
         PythonPptxError,
         BadZipFile,
+        ZlibError,
+        EOFError,
+        OSError,
         XMLSyntaxError,
         AttributeError,
         LookupError,

@@ -17,6 +17,7 @@ from ingest.loaders.table import is_header_like, join_headers, row_as_line
 from ingest.loaders.whitespace import WIDE, squeeze
 
 _WIDE = re.compile(f"[{WIDE}]")
+_YEAR = re.compile("(?:19|20)[0-9]{2}")  # a number that may stand in a header
 _MAX_TITLES = 5  # rows above a table's header
 _MAX_HEADER_ROWS = 4
 _MAX_HEADER_SPAN = 1000  # columns
@@ -140,7 +141,11 @@ def _count_header_rows(sheet: Sheet, table: Sequence[int]) -> int:
     merges = [m for m in sheet.merges if m.top == table[0] and m.left in first]
     n_rows = 1 + any(m.right > m.left for m in merges)
     n_rows = max([n_rows, *(m.bottom - m.top + 1 for m in merges)])
-    if n_rows > 1 and n_rows <= min(_MAX_HEADER_ROWS, len(table) - 1):
+    if 1 < n_rows <= min(_MAX_HEADER_ROWS, len(table) - 1) and all(
+        _YEAR.fullmatch(text) or is_header_like([text, ""], may_have_gaps=True)
+        for row in table[:n_rows]
+        for text in sheet.cells[row].values()
+    ):
         return n_rows
     if len(columns) == 2:
         return 0  # names and values

@@ -29,6 +29,10 @@ _KIND = "an Excel workbook (.xlsx)"
 _WORKBOOK = "xl/workbook.xml"
 _REFERENCE = re.compile(r"\$?([A-Z]{1,3})\$?(\d{1,7})")
 _MAX_COLUMN = 16_384
+_DAMAGED = (
+    *(BadZipFile, ZlibError, EOFError, OSError, NotImplementedError),
+    *(etree.XMLSyntaxError, ValueError, OverflowError),
+)
 _TRUE = ("1", "true", "on")
 
 
@@ -57,7 +61,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
                 count=CellCount(limits),
             )
             notes = add_sheets(builder, _sheets(workbook, relations, book))
-    except (BadZipFile, ZlibError, EOFError, etree.XMLSyntaxError, ValueError) as exc:
+    except _DAMAGED as exc:
         raise CorruptFileError("the Excel workbook is damaged and cannot be read") from exc
     if book.n_unknown:
         verb = "formula has" if book.n_unknown == 1 else "formulas have"

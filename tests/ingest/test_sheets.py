@@ -97,6 +97,14 @@ def test_merged_cells_stand_where_a_reader_sees_them() -> None:
     ]
 
 
+def test_merged_data_is_no_header() -> None:
+    data = sheet_of(("研发", 1, 2), (None, 3, 4), ("市场", 5, 6), first="A1:A2")
+
+    assert load(data, "a.xlsx").text == (
+        "表\n研发 | 1 | 2 (第1行)\n研发 | 3 | 4 (第2行)\n市场 | 5 | 6 (第3行)"
+    )
+
+
 def test_names_and_values_in_two_columns_read_as_pairs() -> None:
     data = sheet_of(("合同编号", "HT-01"), ("甲方", "澜溪"))
 
