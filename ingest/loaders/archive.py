@@ -20,6 +20,11 @@ _MAX_RATIO = 100
 _RATIO_MATTERS_FROM = 20 * _MEGABYTE
 _ENCRYPTED = 0x1  # bit of a member's flags
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
+# What Python's zip reader raises on damage; RuntimeError is a password it was not given.
+_DAMAGED = (
+    *(KeyError, ValueError, EOFError, OSError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
 
 
@@ -72,7 +77,7 @@ def read_member(archive: ZipFile, name: str) -> bytes:
     """
     try:
         return archive.read(name)
-    except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as exc:
+    except _DAMAGED as exc:
         raise CorruptFileError(f"the file is damaged: {name!r} in it cannot be read") from exc
 
 

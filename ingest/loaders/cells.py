@@ -43,7 +43,7 @@ def number_text(value: float, number_format: str, *, is_1904: bool = False) -> s
         return plain_number(value) if date is None else date
     if match := _PERCENT.search(bare):
         return f"{value * 100:.{len(match[1] or '')}f}%"
-    if _ZEROS.fullmatch(bare) and value >= 0 and value == int(value):
+    if _ZEROS.fullmatch(bare) and 0 <= value < 1e15 and value == int(value):
         return plain_number(value).zfill(len(bare))
     return plain_number(value)
 

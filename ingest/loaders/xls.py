@@ -50,6 +50,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
     except (
         xlrd.compdoc.CompDocError,
         struct.error,
+        ArithmeticError,
         AssertionError,
         AttributeError,
         LookupError,
