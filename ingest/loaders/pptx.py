@@ -15,8 +15,8 @@ from zipfile import BadZipFile
 from zlib import error as ZlibError
 
 from lxml.etree import XMLSyntaxError
-from pptx import Presentation
 from pptx.exc import PythonPptxError
+from pptx.package import Package
 
 from ingest.loaders.archive import check_archive, parse_xml
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cells
@@ -36,7 +36,8 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
     hidden = []
     n_cells = 0
     try:
-        slides = Presentation(io.BytesIO(data)).slides
+        # pptx.Presentation() does the same, but refuses shows (.ppsx) by their content type.
+        slides = Package.open(io.BytesIO(data)).main_document_part.presentation.slides
         if len(slides) > limits.max_pages:
             raise LimitExceededError(
                 f"the presentation has {len(slides):,} slides, more than {limits.max_pages:,}"

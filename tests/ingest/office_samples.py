@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from zipfile import ZipFile
 
 from openpyxl import Workbook
 from pptx import Presentation
@@ -97,6 +98,15 @@ def epub(
             for i, chapter in enumerate(chapters)
         }
     )
+
+
+def changed(data: bytes, member: str, old: str, new: str) -> bytes:
+    """Return the archive with a piece of one member replaced."""
+    with ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    assert old.encode() in members[member]
+    members[member] = members[member].replace(old.encode(), new.encode())
+    return zip_of(members)
 
 
 def msg(texts: Mapping[str, bytes], attachments: Sequence[Mapping[str, bytes]] = ()) -> bytes:

@@ -1,9 +1,7 @@
 """Workbooks become a heading per sheet and a line per row that names columns and row."""
 
-import zipfile
 from dataclasses import replace
 from datetime import date, datetime, time
-from io import BytesIO
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from ingest.loaders.cells import number_text
 from kb.errors import CorruptFileError, EncryptedFileError, LimitExceededError
 from tests.ingest.files_samples import LIMITS, zip_of
 from tests.ingest.loading import load, titles
-from tests.ingest.office_samples import OLE, xls, xlsx
+from tests.ingest.office_samples import OLE, changed, xls, xlsx
 
 
 def sheet_of(*rows: tuple[Any, ...], **merges: str) -> bytes:
@@ -24,15 +22,6 @@ def sheet_of(*rows: tuple[Any, ...], **merges: str) -> bytes:
             workbook.active.merge_cells(merge)
 
     return xlsx(build)
-
-
-def changed(data: bytes, member: str, old: str, new: str) -> bytes:
-    """Return the archive with a piece of one member replaced."""
-    with zipfile.ZipFile(BytesIO(data)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    assert old.encode() in members[member]
-    members[member] = members[member].replace(old.encode(), new.encode())
-    return zip_of(members)
 
 
 def test_rows_carry_their_header_and_number() -> None:

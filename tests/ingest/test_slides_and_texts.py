@@ -9,7 +9,7 @@ from ingest.loaders import load_bytes
 from kb.errors import CorruptFileError, EncryptedFileError, LimitExceededError
 from tests.ingest.files_samples import LIMITS, zip_of
 from tests.ingest.loading import heading_lines, load, titles
-from tests.ingest.office_samples import OLE, epub, odt, pptx
+from tests.ingest.office_samples import OLE, changed, epub, odt, pptx
 
 
 def three_slides(presentation: Any) -> None:
@@ -44,6 +44,17 @@ def test_slides_are_pages_with_titles_notes_groups_and_tables() -> None:
     assert len(loaded.pages) == 3
     assert loaded.text[loaded.pages[2] :].startswith("价目")
     assert loaded.notes == ("slide 3 is hidden in the presentation; the text is included",)
+
+
+def test_a_show_is_read_like_a_presentation() -> None:
+    show = changed(
+        pptx(three_slides),
+        "[Content_Types].xml",
+        "presentationml.presentation.main+xml",
+        "presentationml.slideshow.main+xml",
+    )
+
+    assert load(show, "a.ppsx").text.startswith("产品介绍")
 
 
 def test_a_presentation_without_text_is_empty() -> None:
