@@ -36,6 +36,8 @@ def number_text(value: float, number_format: str, *, is_1904: bool = False) -> s
 
     `is_1904` is the workbook's flag for dates that count from 1904.
     """
+    if number_format in ("", "General"):
+        return plain_number(value)
     bare = _BRACKETS.sub("", _LITERALS.sub("", number_format)).split(";")[0]
     codes = bare.casefold()
     if "general" not in codes and re.search("[ymdhs]", codes):
