@@ -5,6 +5,7 @@ take seconds; the time limit of a file begins when its loader is imported. It is
 it was killed, died, or has grown. Nothing but JSON comes back from it.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -15,17 +16,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
 
 import ingest
-from ingest.loaders import loader_version
+from ingest.loaders import extension, loader_version
 from ingest.loaders.base import ParseLimits
-from ingest.parser_child import MEGABYTE, write_message
+from ingest.loaders.libreoffice import NEW_FORMATS, convert
+from ingest.parser_child import MEGABYTE, read_file, write_message
 from kb.errors import CancelledError, CorruptFileError, LimitExceededError, LoadError
 from kb.records import Heading, LoadedDocument
 
@@ -65,6 +68,7 @@ class Parser:
     def __init__(self, limits: ParseLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()  # held from request to answer; guards `_child`
+        self._converting = threading.Lock()  # held while LibreOffice runs
         self._child: subprocess.Popen[bytes] | None = None
         self._is_closing = False
 
@@ -94,6 +98,8 @@ class Parser:
             LoadError: the file cannot be read; the message is for its owner.
             CancelledError: `close` was called meanwhile.
         """
+        if extension(name) in NEW_FORMATS:
+            return self._load_converted(path, name)
         request = {"path": str(path.absolute()), "name": name, "limits": asdict(self._limits)}
         with self._lock:
             try:
@@ -117,9 +123,29 @@ class Parser:
         child = self._child
         if child is not None:
             child.kill()  # before the lock, which a slow file may hold for minutes
-        with self._lock:
+        with self._converting, self._lock:
             self._is_closing = False
             self._end_child()
+
+    def _load_converted(self, path: Path, name: str) -> LoadedDocument:
+        """Read an old Office document, after LibreOffice made a new one of it."""
+        suffix = extension(name)
+        data = read_file(str(path.absolute()), self._limits)
+        new_name = f"document.{NEW_FORMATS[suffix][0]}"
+        with TemporaryDirectory(prefix="kb-office-") as folder:
+            with self._converting:
+                converted = convert(
+                    data, suffix, self._limits, should_stop=lambda: self._is_closing
+                )
+            new_path = Path(folder, new_name)
+            new_path.write_bytes(converted)
+            document = self.load(new_path, new_name)
+        return replace(
+            document,
+            loader=loader_version(name),
+            content_hash=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(data),
+        )
 
     def _stop_if_closing(self) -> None:
         """Whatever a child that `close` killed seems to say of its file is not true."""

@@ -106,7 +106,7 @@ def _answers(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         _import(name)
         _limit_resources(limits)
         yield {"started": True}
-        data = _read(request["path"], limits)
+        data = read_file(request["path"], limits)
         loaded = load_bytes(data, name, limits)
     except LoadError as exc:
         yield _error(exc)
@@ -145,7 +145,12 @@ def _set_soft_limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (soft, hard))
 
 
-def _read(path: str, limits: ParseLimits) -> bytes:
+def read_file(path: str, limits: ParseLimits) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        LoadError: it cannot be opened, is none, or is too large.
+    """
     try:
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

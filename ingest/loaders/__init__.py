@@ -26,10 +26,38 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".xhtml": ("html", "html/1"),
     ".pdf": ("pdf", "pdf/1"),
     ".docx": ("docx", "docx/1"),
+    ".doc": ("doc", "doc/1"),
+    ".pptx": ("pptx", "pptx/1"),
+    ".pptm": ("pptx", "pptx/1"),
+    ".ppsx": ("pptx", "pptx/1"),
+    ".ppt": ("ppt", "ppt/1"),
+    ".xlsx": ("xlsx", "xlsx/1"),
+    ".xlsm": ("xlsx", "xlsx/1"),
+    ".xls": ("xls", "xls/1"),
     ".csv": ("csv", "csv/1"),
     ".tsv": ("csv", "csv/1"),
+    ".odt": ("odt", "odt/1"),
+    ".rtf": ("rtf", "rtf/1"),
+    ".epub": ("epub", "epub/1"),
+    ".eml": ("eml", "eml/1"),
+    ".msg": ("msg", "msg/1"),
+    ".json": ("json", "json/1"),
+    ".jsonl": ("json", "json/1"),
+    ".ndjson": ("json", "json/1"),
+    ".ipynb": ("ipynb", "ipynb/1"),
+    "": ("text", "text/1"),  # README, LICENSE; what is no text is refused by its bytes
 }
-_BINARY_FORMATS = ("pdf", "docx")
+# Source code and configuration, read as it is.
+_CODE = (
+    "asm bash bat c cc cfg clj cmake cmd conf cpp cs css cxx dart diff el erl ex exs f90 fish go "
+    "gradle graphql groovy h hh hpp hs ini ipp java jl js jsx kt kts less lisp lua m make mjs "
+    "mk ml mm org patch php pl pm properties proto ps1 py pyi r rb rs s scala scss sh sol sql "
+    "srt st svelte swift tcl tex tf toml ts tsx v vb vhd vhdl vtt vue xml xsd yaml yml zig zsh"
+)
+LOADERS |= {f".{suffix}": ("code", "code/1") for suffix in _CODE.split()}
+_BINARY_FORMATS = frozenset(
+    ("pdf", "docx", "doc", "pptx", "ppt", "xlsx", "xls", "odt", "rtf", "epub", "msg")
+)
 
 
 def extension(name: str) -> str:
@@ -56,9 +84,9 @@ def import_loader(name: str) -> ModuleType:
     """
     suffix = extension(name)
     if suffix not in LOADERS:
-        what = f"{suffix} files" if suffix else "files without an extension"
+        readable = " ".join(sorted(known for known, (kind, _) in LOADERS.items() if kind != "code"))
         raise UnsupportedFormatError(
-            f"{what} cannot be read yet; these can: {' '.join(sorted(LOADERS))}"
+            f"{suffix} files cannot be read yet; these can: {readable.strip()} and source code"
         )
     module, _ = LOADERS[suffix]
     return import_module(f"ingest.loaders.{module}")

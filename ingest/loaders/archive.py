@@ -1,10 +1,15 @@
-"""Zip containers (docx): refused before they are opened if they unpack to too much."""
+"""Zip containers (Office, OpenDocument, EPUB): refused before they are opened if they unpack to
+too much, and their XML is read without entities, external or not."""
 
 import io
 import zipfile
+import zlib
 from zipfile import ZipFile
 
+from lxml import etree
+
 from ingest.loaders.base import ParseLimits
+from ingest.loaders.signature import OLE
 from kb.errors import CorruptFileError, EncryptedFileError, LimitExceededError
 
 _MEGABYTE = 1 << 20
@@ -14,8 +19,13 @@ _MEMORY_PER_BYTE = 10
 _MAX_RATIO = 100
 _RATIO_MATTERS_FROM = 20 * _MEGABYTE
 _ENCRYPTED = 0x1  # bit of a member's flags
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
+# What Python's zip reader raises on damage; RuntimeError is a password it was not given.
+_DAMAGED = (
+    *(KeyError, ValueError, EOFError, OSError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+_MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
 
 
 def check_archive(data: bytes, member: str, kind: str, limits: ParseLimits) -> None:
@@ -27,7 +37,7 @@ def check_archive(data: bytes, member: str, kind: str, limits: ParseLimits) -> N
     Raises:
         EncryptedFileError, CorruptFileError, LimitExceededError
     """
-    if data.startswith(_OLE):
+    if data.startswith(OLE):
         if _ENCRYPTED_PACKAGE in data:
             raise EncryptedFileError(
                 "the file needs a password; save a copy without one and ingest that"
@@ -49,7 +59,7 @@ def check_archive(data: bytes, member: str, kind: str, limits: ParseLimits) -> N
     if member not in {info.filename for info in members}:
         raise CorruptFileError(f"the file is some other zip archive, not {kind}")
     # Pictures are not unpacked as trees, only markup is.
-    markup = sum(info.file_size for info in members if info.filename.endswith((".xml", ".rels")))
+    markup = sum(info.file_size for info in members if info.filename.endswith(_MARKUP))
     total = sum(info.file_size for info in members)
     max_markup = limits.memory_mb * _MEGABYTE // _MEMORY_PER_BYTE
     is_bomb = total > _RATIO_MATTERS_FROM and total > _MAX_RATIO * len(data)
@@ -57,3 +67,38 @@ def check_archive(data: bytes, member: str, kind: str, limits: ParseLimits) -> N
         raise LimitExceededError(
             f"the file unpacks to {total / _MEGABYTE:,.0f} MB, which is not safe to open"
         )
+
+
+def read_member(archive: ZipFile, name: str) -> bytes:
+    """Return the bytes of a member.
+
+    Raises:
+        CorruptFileError: it is missing or damaged.
+    """
+    try:
+        return archive.read(name)
+    except _DAMAGED as exc:
+        raise CorruptFileError(f"the file is damaged: {name!r} in it cannot be read") from exc
+
+
+def read_xml(archive: ZipFile, name: str) -> etree._Element:
+    """Parse a member that is XML; entities are not resolved and nothing else is opened.
+
+    Raises:
+        CorruptFileError: it is missing, damaged or declares entities, which these formats never
+            do and bombs ("billion laughs") must.
+    """
+    return parse_xml(read_member(archive, name))
+
+
+def parse_xml(data: bytes) -> etree._Element:
+    """Parse XML as `read_xml` does."""
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+    try:
+        root = etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, ValueError) as exc:
+        raise CorruptFileError("the file is damaged: its XML is not well-formed") from exc
+    dtd = root.getroottree().docinfo.internalDTD
+    if dtd is not None and next(dtd.iterentities(), None) is not None:
+        raise CorruptFileError("the file declares XML entities, which is not safe to read")
+    return root

@@ -23,7 +23,7 @@ class ParseLimits:
 
     `timeout_s` counts from the moment the loader is imported; `memory_mb` is the resident size
     of the child; `max_cells` counts table cells, CSV fields included; `max_text_chars` bounds
-    the text that comes out.
+    the text that comes out; `max_nesting` is how many mails inside mails are opened.
     """
 
     timeout_s: float
@@ -32,6 +32,7 @@ class ParseLimits:
     max_pages: int
     max_cells: int
     max_text_chars: int
+    max_nesting: int = 3
 
     @classmethod
     def of(cls, settings: "Settings") -> Self:
@@ -74,6 +75,11 @@ class TextBuilder:
     _pages: list[int] = field(default_factory=list)
     _n_chars: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was added yet."""
+        return not self._parts
+
     def add(self, block: str, separator: str = "\n\n") -> None:
         """Append a block; blank blocks are ignored, `separator` stands before it."""
         block = block.strip("\n").rstrip()
@@ -99,6 +105,20 @@ class TextBuilder:
         if self._parts and not self._parts[-1].endswith("\n"):
             self._write(separator)
         self._pages.append(self._n_chars)
+
+    def append(self, loaded: LoadedText, levels: int = 0) -> None:
+        """Append another text with its headings, `levels` deeper; its pages are dropped."""
+        before = self._n_chars
+        self.add(loaded.text)
+        n_added = len(loaded.text.strip("\n").rstrip())
+        start = self._n_chars - n_added
+        n_cut = len(loaded.text) - len(loaded.text.lstrip("\n"))
+        if self._n_chars > before:
+            self._headings += [
+                Heading(start + heading.start - n_cut, heading.level + levels, heading.title)
+                for heading in loaded.headings
+                if n_cut <= heading.start < n_cut + n_added
+            ]
 
     def build(self) -> LoadedText:
         return LoadedText("".join(self._parts), tuple(self._headings), tuple(self._pages))

@@ -68,16 +68,25 @@ class _Table:
 
 
 def load(data: bytes, limits: ParseLimits) -> LoadedText:
-    match = _DECLARED.search(data[:_DECLARED_WITHIN])
-    declared = (match[1] or match[2]).decode("ascii") if match else None
-    source, encoding, is_guessed = decode(data, declared=declared)
+    source, encoding, is_guessed = decode(data, declared=declared_encoding(data))
+    return replace(read_html(source, limits), encoding=encoding, encoding_guessed=is_guessed)
+
+
+def read_html(source: str, limits: ParseLimits) -> LoadedText:
+    """Return the clean text of a page that is decoded already."""
     builder = TextBuilder(limits.max_text_chars)
     for block in _read(source, limits):
         if block.level:
             builder.heading(block.text, block.level)
         else:
             builder.add(block.text, "\n" if block.is_tight else "\n\n")
-    return replace(builder.build(), encoding=encoding, encoding_guessed=is_guessed)
+    return builder.build()
+
+
+def declared_encoding(data: bytes) -> str | None:
+    """Return the encoding that a page or XML file names itself, if it does."""
+    match = _DECLARED.search(data[:_DECLARED_WITHIN])
+    return (match[1] or match[2]).decode("ascii") if match else None
 
 
 def table_lines(source: str, limits: ParseLimits) -> list[str]:

@@ -2,11 +2,13 @@
 
 from kb.errors import CorruptFileError
 
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # the container of old Office documents
+
 _SIGNATURES = (
     (b"PK\x03\x04", "a zip archive or Office document"),
     (b"PK\x05\x06", "an empty zip archive"),
     (b"%PDF-", "a PDF"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document"),
+    (OLE, "an old Office document"),
     (b"\x1f\x8b\x08", "a gzip archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
@@ -33,6 +35,11 @@ def check_is_text(data: bytes, suffix: str) -> None:
     for signature, what in _SIGNATURES:
         if data.startswith(signature):
             raise CorruptFileError(
-                f"the file is {what} by its content, not a {suffix} file; "
+                f"the file is {what} by its content, not {named(suffix)}; "
                 "give it the extension of its real format"
             )
+
+
+def named(suffix: str) -> str:
+    """Return how to call a file with this extension."""
+    return f"a {suffix} file" if suffix else "text without an extension"

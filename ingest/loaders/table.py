@@ -32,7 +32,7 @@ def rows_as_lines(rows: Sequence[Sequence[str]], n_header_rows: int | None) -> I
             return
         is_wide_enough = len(rows[0]) >= max(map(len, rows))
         n_header_rows = int(len(rows) > 1 and is_wide_enough and is_header_like(rows[0]))
-    header = _join_headers(rows[:n_header_rows])
+    header = join_headers(rows[:n_header_rows])
     if header:
         yield " | ".join(dict.fromkeys(filter(None, header)))
     for row in rows[n_header_rows:]:
@@ -67,7 +67,7 @@ def is_header_like(row: Sequence[str], *, may_have_gaps: bool = False) -> bool:
     )
 
 
-def _join_headers(rows: Sequence[Sequence[str]]) -> list[str]:
+def join_headers(rows: Sequence[Sequence[str]]) -> list[str]:
     """Join header rows column by column: a merged "2023" above "Q1" reads "2023 Q1"."""
     width = max(map(len, rows), default=0)
     columns = ([row[i] for row in rows if i < len(row)] for i in range(width))
