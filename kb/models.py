@@ -12,7 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
-from kb.errors import InvalidInputError, ModelNotFoundError
+from kb.errors import InvalidInputError, KBError, ModelNotFoundError
 
 FOLDER = "models"
 CHECKPOINTS = "checkpoints"
@@ -44,7 +44,8 @@ def list_models(home: Path) -> list[str]:
     folder = home / FOLDER
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
+    found = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(name for name in found if _NAME.fullmatch(name) and name != _IN_USE)
 
 
 def find_model(home: Path, name: str) -> Path:
@@ -82,8 +83,12 @@ def use_model(home: Path, name: str) -> None:
     find_model(home, name)
     path = home / FOLDER / _IN_USE
     partial = path.with_name(f".{_IN_USE}.{os.getpid()}")
-    partial.write_text(name + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(name + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as exc:
+        partial.unlink(missing_ok=True)
+        raise KBError(f"cannot write {str(path)!r}: {exc.strerror}") from exc
 
 
 def remove_model(home: Path, name: str) -> None:
@@ -95,6 +100,9 @@ def remove_model(home: Path, name: str) -> None:
     folder = find_model(home, name)
     if model_in_use(home) == name:
         (home / FOLDER / _IN_USE).unlink(missing_ok=True)
+    if folder.is_symlink():  # somebody keeps it elsewhere: only the link is ours
+        folder.unlink()
+        return
     going = folder.with_name(f".{name}.removed")  # vanishes from lists at once
     shutil.rmtree(going, ignore_errors=True)
     folder.rename(going)

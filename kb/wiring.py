@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kb.config import Settings
 from kb.embedder import Embedder
-from kb.errors import ConfigError
+from kb.errors import ConfigError, InvalidInputError
 from kb.extractive import ExtractiveAnswerer
 from kb.models import find_model, model_in_use
 from kb.protocols import Answerer
@@ -241,7 +241,10 @@ def chatglm_folder(settings: Settings) -> "Path | None":
         return None
     name = settings.model or model_in_use(settings.home)
     if name:
-        return find_model(settings.home, name)
+        try:
+            return find_model(settings.home, name)
+        except InvalidInputError as exc:
+            raise ConfigError(f"the setting model (KB_MODEL) is no name: {name[:80]!r}") from exc
     if settings.answerer == "chatglm":
         raise ConfigError(
             "answerer=chatglm needs a model: `kb model pull chatglm3-6b`, `kb model add`, "

@@ -87,6 +87,16 @@ class ModelConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise CheckpointError(f"the model's description has unknown fields: {unknown}")
+        for field in fields(cls):
+            value = values.get(field.name, field.default)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_right = {
+                int: is_number and isinstance(value, int),
+                float: is_number,
+                bool: isinstance(value, bool),
+            }
+            if not is_right.get(field.type, isinstance(value, str)):  # type: ignore[arg-type]
+                raise CheckpointError(f"the model's description has an odd {field.name}")
         try:
             return cls(**values)
         except TypeError as exc:

@@ -97,6 +97,7 @@ def convert(
     """
     options = options or ConvertOptions()
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent)
     with locked(target.with_name(f".{target.name}.lock"), "this model is being added"):
         return _convert(source, target, options, generation, progress)
 
@@ -133,7 +134,10 @@ def _convert(
                 group_size=0 if is_official and options.bits == 4 else options.group_size,
                 source=source.resolve().name,
                 source_hash=_source_hash(checkpoint),
-                tokenizer_files=tuple(tokenizer_files),
+                tokenizer_files={
+                    name: hashlib.sha256((source / name).read_bytes()).hexdigest()
+                    for name in tokenizer_files
+                },
             )
         if options.bits == 4 and verify_layout():
             write_packed(work / PACKED, TensorFile(work / WEIGHTS), config, progress)
@@ -155,6 +159,17 @@ def _convert(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left of other models."""
+    for leftover in folder.glob(".*.part"):
+        name = leftover.name.removeprefix(".").removesuffix(".part")
+        try:
+            with locked(folder / f".{name}.lock", "it is being added"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        except CheckpointError:
+            continue  # a live process is writing it
 
 
 def _check_space(folder: Path, config: ModelConfig, options: ConvertOptions) -> None:

@@ -9,6 +9,7 @@ The thread is the only one that touches the model and the cache, so neither need
 """
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -120,7 +121,7 @@ class Engine:
             n_token_ids: ids below this may be generated; default all. Embedding tables are
                 padded beyond the tokenizer's vocabulary.
             kv_form: how keys and values are kept.
-            threads: for computing; 0 leaves torch's number.
+            threads: for computing, at most the cores there are; 0 leaves torch's number.
         """
         self.model = model
         self.context_window = context_window or model.config.context_window
@@ -211,7 +212,7 @@ class Engine:
 
     def _run(self) -> None:
         if self._threads:
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(min(self._threads, os.cpu_count() or 1))
         while (request := self._queue.get()) is not None:
             try:
                 self._serve(request)

@@ -109,8 +109,9 @@ def choose(
     scores, ids = scores.topk(n_kept)  # sorted, best first
     probabilities = scores.softmax(-1)
     if params.top_p < 1:
-        before = probabilities.cumsum(-1) - probabilities  # what the likelier tokens add up to
-        probabilities = probabilities.masked_fill(before >= params.top_p, 0.0)
+        is_cut = probabilities.cumsum(-1) - probabilities >= params.top_p  # by the likelier ones
+        is_cut[0] = False  # the best one always stays, however small top_p
+        probabilities = probabilities.masked_fill(is_cut, 0.0)
     return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
 
 

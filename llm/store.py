@@ -22,13 +22,13 @@ import torch
 
 from llm.config import ModelConfig
 from llm.errors import CheckpointError, NotEnoughMemoryError
-from llm.files import check_file, locked
+from llm.files import locked
 from llm.kv_cache import KVForm, kv_bytes
 from llm.memory import WORKING_BYTES, available_bytes, needed_bytes
 from llm.model import Model
 from llm.packed import PackedInt4, can_pack, find_block_rows, pack, verify_layout
 from llm.parameters import Stored, assemble, parameters
-from llm.quantize import Int4Weight, Int8Weight, Weight
+from llm.quantize import GROUP_SIZES, Int4Weight, Int8Weight, Weight
 from llm.tensor_file import TensorFile, TensorWriter
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class ModelDescription:
 
     bits: 4, 8 or 16; group_size: columns per scale for 4 bits, 0 where the checkpoint came
     quantized per row; source: the checkpoint's folder name; source_hash: SHA-256 over its
-    weight files' names, sizes and heads.
+    weight files' names, sizes and heads; tokenizer_files: name to SHA-256.
     """
 
     config: ModelConfig
@@ -56,7 +56,7 @@ class ModelDescription:
     group_size: int
     source: str
     source_hash: str
-    tokenizer_files: tuple[str, ...]
+    tokenizer_files: dict[str, str]
 
     def to_json(self) -> str:
         values = {"format_version": FORMAT_VERSION, **asdict(self)}
@@ -72,11 +72,12 @@ def read_description(folder: Path) -> ModelDescription:
     path = folder / DESCRIPTION
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        version = values.pop("format_version")
+        version = dict(values).pop("format_version")
     except FileNotFoundError as exc:
         raise CheckpointError(f"{str(folder)!r} is not a converted model") from exc
-    except (OSError, ValueError, KeyError, AttributeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise CheckpointError(f"{str(path)!r} is damaged; add the model again") from exc
+    del values["format_version"]
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{str(folder)!r} has the format {version}, this program reads {FORMAT_VERSION}; "
@@ -84,9 +85,13 @@ def read_description(folder: Path) -> ModelDescription:
         )
     try:
         config = ModelConfig.from_dict(values.pop("config"))
-        files = tuple(values.pop("tokenizer_files"))
-        return ModelDescription(config=config, tokenizer_files=files, **values)
-    except (TypeError, KeyError) as exc:
+        described = ModelDescription(config=config, **values)
+        if described.bits not in (4, 8, 16) or described.group_size not in (0, *GROUP_SIZES):
+            raise ValueError("bits or group_size")
+        if any(Path(name).name != name for name in described.tokenizer_files):
+            raise ValueError("tokenizer_files or source")
+        return described
+    except (TypeError, KeyError, ValueError, AttributeError, CheckpointError) as exc:
         raise CheckpointError(f"{str(path)!r} is damaged: {exc}; add the model again") from exc
 
 
@@ -116,9 +121,8 @@ def load_model(
     description = read_description(folder)
     dtype = dtype or torch.bfloat16
     check_memory(folder, context_tokens, kv_form, device, dtype)
-    for file in description.tokenizer_files:
-        check_file(folder / file)
-    source = _plain_file(folder)
+    _check_tokenizer(folder, description)
+    source = _plain_file(folder, description)
     is_cpu = torch.device(device).type == "cpu"
     if description.bits == 4 and is_cpu and dtype == torch.bfloat16 and verify_layout():
         source = _packed_file(folder, source, description, progress)
@@ -180,6 +184,9 @@ def find_damage(folder: Path) -> str | None:
     Raises:
         CheckpointError: a file is missing or cannot be read.
     """
+    description = read_description(folder)
+    _check_tokenizer(folder, description)
+    _plain_file(folder, description)
     for name in (WEIGHTS, PACKED):
         if name == PACKED and not (folder / name).is_file():
             continue
@@ -265,11 +272,31 @@ def weights_mark(source: TensorFile) -> str:
     return hashlib.sha256(checksums.encode()).hexdigest()
 
 
-def _plain_file(folder: Path) -> TensorFile:
+def _check_tokenizer(folder: Path, description: ModelDescription) -> None:
+    for name, wanted in description.tokenizer_files.items():
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as exc:
+            raise CheckpointError(
+                f"{str(folder / name)!r} cannot be read ({exc.strerror}); add the model again"
+            ) from exc
+        if found != wanted:
+            raise CheckpointError(f"{str(folder / name)!r} is damaged; add the model again")
+
+
+def _plain_file(folder: Path, description: ModelDescription) -> TensorFile:
+    """Open the plain file; what it says of the model must be what ``model.json`` says."""
     try:
-        return TensorFile(folder / WEIGHTS)
+        file = TensorFile(folder / WEIGHTS)
     except CheckpointError as exc:
         raise CheckpointError(f"{exc}; add the model again") from exc
+    said = (file.metadata.get("config"), file.metadata.get("bits"))
+    if said != (description.config.to_dict(), description.bits):
+        raise CheckpointError(
+            f"{str(folder / DESCRIPTION)!r} and {WEIGHTS} do not describe the same model; add the "
+            "model again"
+        )
+    return file
 
 
 def _packed_file(

@@ -70,7 +70,7 @@ class TensorWriter:
             "shape": list(tensor.shape),
             "data_offsets": [self._offset, end],
         }
-        self._checksums[name] = hashlib.sha256(octets).hexdigest()
+        self._checksums[name] = _checksum(tensor, octets)
         self._offset = end
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
@@ -107,9 +107,11 @@ class TensorFile:
             self._file: Any = safe_open(path, framework="pt")
             described = self._file.metadata() or {}  # type: ignore[no-untyped-call]
             self.metadata: dict[str, Any] = json.loads(described["llm"])
+            if not isinstance(self.metadata["checksums"], dict):
+                raise ValueError("no checksums")
         except (SafetensorError, OSError) as exc:
             raise CheckpointError(f"{str(path)!r} is truncated or damaged: {exc}") from exc
-        except (KeyError, ValueError, TypeError) as exc:
+        except (KeyError, ValueError, TypeError, RecursionError) as exc:
             raise CheckpointError(f"{str(path)!r} was not written by this program") from exc
         self._names = frozenset(self._file.keys())  # type: ignore[no-untyped-call]
 
@@ -131,6 +133,14 @@ class TensorFile:
         """Yield the names of tensors whose bytes are not those that were written."""
         checksums = self.metadata["checksums"]
         for name in sorted(self._names):
-            octets = self._file.get_tensor(name).contiguous().view(-1).view(torch.uint8).numpy()
-            if hashlib.sha256(memoryview(octets)).hexdigest() != checksums.get(name):
+            tensor = self._file.get_tensor(name)
+            octets = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+            if _checksum(tensor, memoryview(octets)) != checksums.get(name):
                 yield name
+
+
+def _checksum(tensor: torch.Tensor, octets: memoryview) -> str:
+    """Hash what a tensor is together with its bytes."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+    digest.update(octets)
+    return digest.hexdigest()

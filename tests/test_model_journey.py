@@ -174,6 +174,69 @@ def test_a_damaged_model_is_named_and_nothing_else_breaks(
     assert kb("search", QUESTION)[0] == 0
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "[" * 100_000, '{"format_version": 1}', "null", '"x"', "{}"],
+    ids=["list", "deep", "empty", "null", "text", "nothing"],
+)
+def test_a_description_that_is_none(kb: Kb, checkpoint: Path, home: Path, content: str) -> None:
+    kb("model", "add", str(checkpoint))
+    (home / "models" / "chatglm3-6b-int4" / "model.json").write_text(content)
+    code, out, _ = kb("model", "list")
+    assert code == 1
+    assert "add the model again" in out
+    assert kb("doctor")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n_layers", 1), ("n_layers", "x"), ("norm_eps", None), ("context_window", "2048")],
+)
+def test_a_description_of_another_model(
+    kb: Kb, checkpoint: Path, home: Path, name: str, value: object
+) -> None:
+    kb("model", "add", str(checkpoint))
+    path = home / "models" / "chatglm3-6b-int4" / "model.json"
+    described = json.loads(path.read_text())
+    described["config"][name] = value
+    path.write_text(json.dumps(described))
+    code, out, _ = kb("model", "list", "--check")
+    assert code == 1
+    assert "add the model again" in out
+    code, _, err = kb("ask", QUESTION)
+    assert code == 1
+    assert "add the model again" in err or "no documents" in err or "knowledge base" in err
+
+
+def test_a_damaged_vocabulary_is_found(kb: Kb, checkpoint: Path, home: Path) -> None:
+    kb("model", "add", str(checkpoint))
+    path = home / "models" / "chatglm3-6b-int4" / "tokenizer.model"
+    octets = bytearray(path.read_bytes())
+    octets[1570] ^= 1
+    path.write_bytes(octets)
+    code, out, _ = kb("model", "list", "--check")
+    assert code == 1
+    assert "tokenizer.model' is damaged; add the model again" in out
+
+
+def test_what_a_killed_add_left_goes_with_the_next(kb: Kb, checkpoint: Path, home: Path) -> None:
+    left = home / "models" / ".other-int4.part"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"x" * 1000)
+    assert kb("model", "add", str(checkpoint))[0] == 0
+    assert not left.exists()
+
+
+def test_a_linked_model_loses_its_link_only(kb: Kb, checkpoint: Path, home: Path) -> None:
+    kb("model", "add", str(checkpoint))
+    folder = home / "models" / "chatglm3-6b-int4"
+    folder.rename(home / "elsewhere")
+    folder.symlink_to(home / "elsewhere")
+    assert kb("model", "remove", "chatglm3-6b-int4", "--yes")[0] == 0
+    assert not folder.exists()
+    assert (home / "elsewhere" / "model.json").is_file()
+
+
 def test_a_base_model_is_never_put_in_use(kb: Kb, home: Path, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "base", "chatglm3", _name_or_path="THUDM/chatglm3-6b-base")
     kb("ingest", str(home.parent / "docs"))

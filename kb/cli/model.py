@@ -137,7 +137,10 @@ def add(
     target = model_folder(home, name)
     if target.exists() and not yes:
         raise KBError(f"a model {name!r} is installed already; give another --name, or --yes")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise KBError(f"cannot make {str(target.parent)!r}: {exc.strerror}") from exc
     options = ConvertOptions(
         bits=int(bits),
         group_size=int(group_size),

@@ -33,6 +33,7 @@ def test_top_k_keeps_the_likeliest() -> None:
 def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     # shares of 1, 4, 2: about 0.47, 0.29, 0.17
     assert set(draw(top_p=0.4)) == {1}
+    assert set(draw(top_p=1e-300)) == {1}
     assert set(draw(top_p=0.6)) == {1, 4}
     assert set(draw(top_p=0.8)) == {1, 4, 2}
 
