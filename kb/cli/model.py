@@ -81,7 +81,8 @@ def pull(
         print_json({"name": name, "repo": repo, "source": source, "path": str(folder)})
         return
     click.echo(f"fetched {name} into {folder}")
-    click.echo(f"next: kb model add {shlex.quote(str(folder))} --bits 4")
+    bits = 8 if name.endswith("-int8") else 4  # what its publisher chose cannot be changed
+    click.echo(f"next: kb model add {shlex.quote(str(folder))} --bits {bits}")
 
 
 @model.command(epilog="Example:  kb model add ./chatglm3-6b --bits 4")
