@@ -127,7 +127,7 @@ class ChatAnswerer:
             raise InvalidInputError("question", str(exc)) from exc
         except self._clear_errors as exc:
             raise AnswererError(f"the model {self.model!r}: {exc}") from exc
-        except Exception as exc:
+        except Exception as exc:  # any LangChain model: each library raises what it likes
             logger.warning("the chat model failed", exc_info=True)
             raise AnswererError(
                 f"the model {self.model!r} failed ({type(exc).__name__}); "

@@ -218,7 +218,7 @@ class Engine:
                 self._serve(request)
             except LlmError as exc:
                 request.put(exc)
-            except Exception as exc:
+            except Exception as exc:  # the engine's thread must outlive any request
                 logger.exception("a request failed")
                 failure = GenerationError(f"generation failed: {type(exc).__name__}: {exc}")
                 failure.__cause__ = exc
