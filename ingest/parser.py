@@ -1,75 +1,60 @@
-"""Parse untrusted files in a child process that is killed when it costs too much.
+"""Parse untrusted files in child processes, a few at a time.
 
-The child (`ingest/parser_child.py`) is started when first needed and kept, since its imports
-take seconds; the time limit of a file begins when its loader is imported. It is replaced after
-it was killed, died, or has grown. Nothing but JSON comes back from it.
+    sync ──> Parser (the pool) ──> ParserProcess ──pipe──> parser_child.py ──> a loader
+
+Each child has limits of its own and is replaced after it was killed (`ingest/parser_process.py`).
+So a file that crashes its child or takes too long costs that file only, and the others go on.
 """
 
 import hashlib
-import json
 import logging
 import os
-import selectors
-import struct
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
-import ingest
 from ingest.loaders import extension, loader_version
 from ingest.loaders.base import ParseLimits
 from ingest.loaders.libreoffice import NEW_FORMATS, convert
-from ingest.parser_child import MEGABYTE, read_file, write_message
-from kb.errors import CancelledError, CorruptFileError, LimitExceededError, LoadError
+from ingest.parser_child import read_file
+from ingest.parser_process import ParserProcess
+from kb.errors import CancelledError, LoadError
 from kb.records import Heading, LoadedDocument
 
 __all__ = ["ParseLimits", "Parser"]
 
 logger = logging.getLogger(__name__)
 
-_IMPORT_TIMEOUT_S = 180.0  # a cold disk and a busy machine; usually 0.2 to 5 s
-_POLL_S = 0.05  # how often time and memory are looked at
-_CHUNK_BYTES = MEGABYTE
-_ANSWER_BYTES_PER_CHAR = 6  # at most, as JSON
-# A child that holds on to more than this share of its memory limit makes room for a new one.
-_KEPT_MEMORY_SHARE = 0.5
-# The child gets no proxies, keys or settings.
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
-_SET_VARIABLES = {
-    "DO_NOT_TRACK": "1",
-    "SCARF_NO_ANALYTICS": "true",
-    "UNSTRUCTURED_DISABLE_NOTICE": "1",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-
-
-class _ChildGoneError(Exception):
-    """The child ended before it took the request."""
+# More children than this seldom help, since embedding wants the cores too, and each may take as
+# much memory as `parse_memory_mb` says.
+_MOST_PROCESSES = 4
+_POLL_S = 0.05  # how often a caller that waits for a child asks whether to stop
 
 
 class Parser:
-    """Loads files through one warm child process.
+    """Loads files through warm child processes.
 
-    Threads may share it; a lock lets one file through at a time. Use it in a ``with`` block or
-    call `close`.
+    Threads may share it; as many files as there are processes are read at once, further callers
+    wait. Use it in a ``with`` block or call `close`.
     """
 
-    def __init__(self, limits: ParseLimits) -> None:
+    def __init__(self, limits: ParseLimits, *, processes: int = 1) -> None:
+        """Remember how; children start when files come.
+
+        Args:
+            limits: of each child.
+            processes: at most so many children; 0 for the number of cores, at most 4.
+        """
+        self.n_processes = processes or min(os.cpu_count() or 1, _MOST_PROCESSES)
         self._limits = limits
-        self._lock = threading.Lock()  # held from request to answer; guards `_child`
+        self._idle = threading.Condition()  # guards the list; notified when one is given back
+        self._free = [ParserProcess(limits) for _ in range(self.n_processes)]
         self._converting = threading.Lock()  # held while LibreOffice runs
-        self._child: subprocess.Popen[bytes] | None = None
         self._is_closing = False
 
     def __enter__(self) -> Self:
@@ -83,12 +68,15 @@ class Parser:
     ) -> None:
         self.close()
 
-    def load(self, path: Path, name: str) -> LoadedDocument:
+    def load(
+        self, path: Path, name: str, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> LoadedDocument:
         """Read the text of one file.
 
         Args:
             path: where its bytes are.
             name: what its owner calls it; gives the format by its extension.
+            should_stop: asked many times a second.
 
         Returns:
             The document, whose text is blank if there is nothing in it. Its hash is that of
@@ -96,18 +84,16 @@ class Parser:
 
         Raises:
             LoadError: the file cannot be read; the message is for its owner.
-            CancelledError: `close` was called meanwhile.
+            CancelledError: `should_stop` said so, or `close` was called meanwhile.
         """
         if extension(name) in NEW_FORMATS:
-            return self._load_converted(path, name)
-        request = {"path": str(path.absolute()), "name": name, "limits": asdict(self._limits)}
-        with self._lock:
-            try:
-                answer = self._ask(request)
-            except LoadError:
-                self._stop_if_closing()
-                raise
-            self._stop_if_closing()
+            return self._load_converted(path, name, should_stop)
+
+        def must_stop() -> bool:
+            return self._is_closing or should_stop()
+
+        with self._process(must_stop) as process:
+            answer = process.ask(path, name, must_stop)
         if "error" in answer:
             if "trace" in answer:
                 logger.debug("parsing a %s file failed:\n%s", path.suffix, answer["trace"])
@@ -115,19 +101,36 @@ class Parser:
         return _document(answer["document"], name)
 
     def close(self) -> None:
-        """End the child, at once: a file that it is parsing ends in `CancelledError`.
+        """End the children, at once: files that they are parsing end in `CancelledError`.
 
         A later `load` starts another.
         """
         self._is_closing = True
-        child = self._child
-        if child is not None:
-            child.kill()  # before the lock, which a slow file may hold for minutes
-        with self._converting, self._lock:
+        with self._idle, self._converting:
+            self._idle.wait_for(lambda: len(self._free) == self.n_processes)
+            for process in self._free:
+                process.close()
             self._is_closing = False
-            self._end_child()
 
-    def _load_converted(self, path: Path, name: str) -> LoadedDocument:
+    @contextmanager
+    def _process(self, must_stop: Callable[[], bool]) -> Iterator[ParserProcess]:
+        """Borrow a child; the one used last comes first, so that a quiet pool stays small."""
+        with self._idle:
+            while not self._free:
+                if must_stop():
+                    raise CancelledError("stopped before the file was parsed")
+                self._idle.wait(_POLL_S)
+            process = self._free.pop()
+        try:
+            yield process
+        finally:
+            with self._idle:
+                self._free.append(process)
+                self._idle.notify_all()
+
+    def _load_converted(
+        self, path: Path, name: str, should_stop: Callable[[], bool]
+    ) -> LoadedDocument:
         """Read an old Office document, after LibreOffice made a new one of it."""
         suffix = extension(name)
         data = read_file(str(path.absolute()), self._limits)
@@ -135,157 +138,20 @@ class Parser:
         with TemporaryDirectory(prefix="kb-office-") as folder:
             with self._converting:
                 converted = convert(
-                    data, suffix, self._limits, should_stop=lambda: self._is_closing
+                    data,
+                    suffix,
+                    self._limits,
+                    should_stop=lambda: self._is_closing or should_stop(),
                 )
             new_path = Path(folder, new_name)
             new_path.write_bytes(converted)
-            document = self.load(new_path, new_name)
+            document = self.load(new_path, new_name, should_stop=should_stop)
         return replace(
             document,
             loader=loader_version(name),
             content_hash=hashlib.sha256(data).hexdigest(),
             size_bytes=len(data),
         )
-
-    def _stop_if_closing(self) -> None:
-        """Whatever a child that `close` killed seems to say of its file is not true."""
-        if self._is_closing:
-            raise CancelledError("stopped while a file was parsed")
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            try:
-                answer = self._exchange(request)
-            except _ChildGoneError:  # killed from outside while it waited: not this file's fault
-                self._end_child()
-                answer = self._exchange(request)
-        except _ChildGoneError as exc:
-            self._end_child()
-            raise LoadError("the file cannot be read: the parser does not start") from exc
-        except BaseException:  # also Ctrl-C: an answer that nobody read must not stay in the pipe
-            self._end_child()
-            raise
-        self._end_child_if_grown()
-        return answer
-
-    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
-        child = self._running_child()
-        answers = self._answers(child)
-        try:
-            assert child.stdin is not None
-            write_message(child.stdin, request)
-            first = next(answers)
-        except (BrokenPipeError, StopIteration) as exc:
-            raise _ChildGoneError from exc
-        if "error" in first:
-            return first
-        try:
-            return next(answers)
-        except StopIteration as exc:
-            raise CorruptFileError(
-                "reading the file made the parser crash; the file may be damaged"
-            ) from exc
-
-    def _answers(self, child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-        """Yield the child's messages until it closes its end.
-
-        Raises:
-            LimitExceededError: it takes too long or has grown too large.
-        """
-        assert child.stdout is not None
-        max_bytes = _ANSWER_BYTES_PER_CHAR * self._limits.max_text_chars + 64 * MEGABYTE
-        process = psutil.Process(child.pid)
-        buffer = bytearray()
-        deadline, has_started = time.monotonic() + _IMPORT_TIMEOUT_S, False
-        with selectors.DefaultSelector() as selector:
-            selector.register(child.stdout, selectors.EVENT_READ)
-            while True:
-                if selector.select(_POLL_S):
-                    piece = os.read(child.stdout.fileno(), _CHUNK_BYTES)
-                    if not piece:
-                        return
-                    buffer += piece
-                    while (message := _take_message(buffer, max_bytes)) is not None:
-                        if not has_started:
-                            has_started = True
-                            deadline = time.monotonic() + self._limits.timeout_s
-                        yield message
-                self._check(process, deadline)
-
-    def _check(self, process: psutil.Process, deadline: float) -> None:
-        if time.monotonic() > deadline:
-            raise LimitExceededError(
-                f"reading the file takes longer than {self._limits.timeout_s:g} seconds; "
-                "split it or raise parse_timeout_s"
-            )
-        if _resident_bytes(process) > self._limits.memory_mb * MEGABYTE:
-            raise LimitExceededError(
-                f"reading the file needs more than {self._limits.memory_mb} MB of memory; "
-                "split it or raise parse_memory_mb"
-            )
-
-    def _running_child(self) -> subprocess.Popen[bytes]:
-        if self._child is None or self._child.poll() is not None:
-            self._end_child()
-            self._child = subprocess.Popen(
-                # -P: a folder full of somebody's files may be the current one, and must not be
-                # where modules are imported from.
-                [sys.executable, "-P", "-m", "ingest.parser_child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=_child_environment(os.environ),
-                cwd=os.sep,
-            )
-        return self._child
-
-    def _end_child_if_grown(self) -> None:
-        if self._child is not None:
-            resident = _resident_bytes(psutil.Process(self._child.pid))
-            if resident > _KEPT_MEMORY_SHARE * self._limits.memory_mb * MEGABYTE:
-                self._end_child()
-
-    def _end_child(self) -> None:
-        if self._child is None:
-            return
-        child, self._child = self._child, None
-        child.kill()
-        child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:  # the rest of a request that it did not read
-                    continue
-
-
-def _child_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: ours[name] for name in _KEPT_VARIABLES if name in ours}
-    # The package may not be installed, only be importable from where the parent was started.
-    (package,) = ingest.__path__
-    return kept | _SET_VARIABLES | {"PYTHONPATH": str(Path(package).absolute().parent)}
-
-
-def _resident_bytes(process: psutil.Process) -> int:
-    try:
-        resident: int = process.memory_info().rss
-    except psutil.NoSuchProcess:  # its end is noticed where its messages are read
-        return 0
-    return resident
-
-
-def _take_message(buffer: bytearray, max_bytes: int) -> dict[str, Any] | None:
-    """Remove the first message from `buffer` and return it; None while it is incomplete."""
-    if len(buffer) < 4:
-        return None
-    (length,) = struct.unpack_from(">I", buffer)
-    if length > max_bytes:
-        raise LimitExceededError("the file holds too much text; split it")
-    if len(buffer) < 4 + length:
-        return None
-    message: dict[str, Any] = json.loads(buffer[4 : 4 + length])
-    del buffer[: 4 + length]
-    return message
 
 
 def _document(document: dict[str, Any], name: str) -> LoadedDocument:

@@ -4,6 +4,8 @@ No file is read: a document's text and headings are in the database. Only chunks
 differs are embedded.
 """
 
+from dataclasses import replace
+
 from sqlalchemy import select, update
 
 from ingest.prepare import prepare
@@ -26,9 +28,10 @@ def resplit(parts: SyncParts) -> list[str]:
     with parts.database.read() as session:
         bases = [base for base in list_bases(session) if base.splitter != SPLITTER]
     for base in bases:
-        if base.embedder.identity != parts.embedder.spec.identity:
+        embedder = parts.embedder.matching(base.embedder)
+        if embedder is None:
             continue  # another embedder's vectors cannot be made here
-        _resplit_base(parts, base)
+        _resplit_base(replace(parts, embedder=embedder), base)
         with parts.database.write() as session:
             session.execute(
                 update(KnowledgeBaseRow)

@@ -11,7 +11,9 @@ session. Work is batched across files, because embedding file by file starves th
 import logging
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -20,6 +22,7 @@ from ingest.loaders import loader_version
 from ingest.parser import Parser
 from ingest.plan import Plan, hash_file, make_plan
 from ingest.prepare import prepare
+from ingest.read_ahead import read_ahead
 from ingest.scan import FoundFile, Scan, locate, scan, stat_key
 from ingest.scope import Scope, folder_scope, outermost, store_root
 from ingest.splitter import SPLITTER
@@ -32,7 +35,7 @@ from kb.errors import (
     LoadError,
 )
 from kb.failpoints import failpoint
-from kb.records import FailedFile, FileNote, IngestReport, KnowledgeBase, Source
+from kb.records import FailedFile, FileNote, IngestReport, KnowledgeBase, LoadedDocument, Source
 from kb.storage.bases import (
     check_fulltext_version,
     check_versions,
@@ -142,7 +145,7 @@ def sync_folders(
         KnowledgeBaseDeletedError: somebody deleted the base meanwhile.
         VersionMismatchError, StorageError, EmbedderError
     """
-    _check_base(parts, base)
+    parts = _parts_for(parts, base)
     started = time.monotonic()
     work = [
         _work(parts, folder_scope(parts.database, base, path), options) for path in outermost(paths)
@@ -167,7 +170,7 @@ def sync_uploads(
     Raises:
         As `sync_folders`.
     """
-    _check_base(parts, base)
+    parts = _parts_for(parts, base)
     started = time.monotonic()
     with parts.database.write() as session:
         source = find_or_add_source(session, base.id, kind="upload", root="", label="")
@@ -178,9 +181,12 @@ def sync_uploads(
     return _run(parts, base, [work], options, started)
 
 
-def _check_base(parts: SyncParts, base: KnowledgeBase) -> None:
-    check_versions(base, embedder=parts.embedder.spec, splitter=SPLITTER)
+def _parts_for(parts: SyncParts, base: KnowledgeBase) -> SyncParts:
+    """Return the parts with the form of the embedder that the base was made with."""
+    embedder = parts.embedder.matching(base.embedder) or parts.embedder
+    check_versions(base, embedder=embedder.spec, splitter=SPLITTER)
     check_fulltext_version(base, FULLTEXT)
+    return replace(parts, embedder=embedder)
 
 
 # Plan
@@ -405,8 +411,26 @@ def _parts_of(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 # Parse, embed, write
 
 
+@dataclass(slots=True)
+class _Lot:
+    """Documents that are embedded together, and the strings to embed, by hash."""
+
+    documents: list[PreparedDocument] = field(default_factory=list)
+    strings: dict[bytes, str] = field(default_factory=dict)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.strings) >= GATHERED_STRINGS or len(self.documents) >= GATHERED_DOCUMENTS
+
+
 class _Writer:
-    """Takes the files to parse through to their transactions, gathering work across files."""
+    """Takes the files to parse through to their transactions, gathering work across files.
+
+        read_ahead ──> _take: split, hash ──> _gathered ──> embedding ──> _write
+
+    While one lot of strings is embedded on a thread, the next files are parsed by the children
+    and prepared here; then the first lot's documents are written, each in its transaction.
+    """
 
     def __init__(
         self,
@@ -424,33 +448,56 @@ class _Writer:
         self._changed = {file.path for file in plan.changed}
         self._options = options
         self._tally = tally
-        self._pending: list[PreparedDocument] = []
-        self._strings: dict[bytes, str] = {}  # of pending documents, by hash
+        self._gathered = _Lot()
+        self._in_work: tuple[_Lot, Future[None]] | None = None
+        self._is_stopping = False
 
     def run(self) -> None:
-        for file in self._files:
-            self._stop_if_cancelled()
-            self._take(file)
-            if len(self._strings) >= GATHERED_STRINGS or len(self._pending) >= GATHERED_DOCUMENTS:
-                self._flush()
-        self._flush()
+        reading = read_ahead(self._parts.parser, self._files, self._options.is_cancelled)
+        with ThreadPoolExecutor(1, thread_name_prefix="embedding") as thread, closing(reading):
+            try:
+                for file, found in reading:
+                    self._stop_if_cancelled()
+                    self._take(file, found)
+                    if self._in_work and self._in_work[1].done():
+                        self._finish()
+                    if self._gathered.is_full:
+                        self._begin(thread)
+                self._begin(thread)
+                self._finish()
+            finally:
+                self._is_stopping = True  # what the thread has not embedded yet stays undone
 
-    def _take(self, file: FoundFile) -> None:
-        try:
-            loaded = self._parts.parser.load(file.location, file.path)
-        except LoadError as exc:
-            self._fail(file, str(exc))
+    def _begin(self, thread: ThreadPoolExecutor) -> None:
+        """Have what was gathered embedded, after the lot before it was written."""
+        self._finish()
+        lot, self._gathered = self._gathered, _Lot()
+        self._in_work = lot, thread.submit(self._embed_new, lot)
+
+    def _finish(self) -> None:
+        """Wait for the lot that is being embedded and write its documents."""
+        if self._in_work is None:
             return
-        except OSError as exc:
-            self._fail(file, f"cannot be read: {exc.strerror or exc}")
+        lot, embedded = self._in_work
+        self._in_work = None
+        embedded.result()
+        for document in lot.documents:
+            self._write(document, lot.strings)
+
+    def _take(self, file: FoundFile, found: LoadedDocument | LoadError | OSError) -> None:
+        if isinstance(found, LoadError):
+            self._fail(file, str(found))
+            return
+        if isinstance(found, OSError):
+            self._fail(file, f"cannot be read: {found.strerror or found}")
             return
         failpoint("sync.parsed")
         # Times count only if the file stood still while it was read.
         key = file.stat_key if _still(file) else ""
-        document, strings = prepare(file.path, key, loaded)
-        self._pending.append(document)
+        document, strings = prepare(file.path, key, found)
+        self._gathered.documents.append(document)
         for chunk, string in zip(document.chunks, strings, strict=True):
-            self._strings[chunk.text_hash] = string
+            self._gathered.strings[chunk.text_hash] = string
 
     def _fail(self, file: FoundFile, error: str) -> None:
         content_hash, key = _failed_bytes(file)
@@ -474,23 +521,17 @@ class _Writer:
             error=error,
         )
 
-    def _flush(self) -> None:
-        if not self._pending:
-            return
+    def _embed_new(self, lot: "_Lot") -> None:
         with self._parts.database.read() as session:
-            stored = find_embeddings(session, self._base.embedder_id, self._strings)
-        self._embed([key for key in self._strings if key not in stored])
-        for document in self._pending:
-            self._write(document)
-        self._pending.clear()
-        self._strings.clear()
+            stored = find_embeddings(session, self._base.embedder_id, lot.strings)
+        self._embed({key: text for key, text in lot.strings.items() if key not in stored})
 
-    def _embed(self, hashes: Sequence[bytes]) -> None:
+    def _embed(self, strings: Mapping[bytes, str]) -> None:
         """Embed strings, longest first so that a batch pads little; store them as they come."""
-        ordered = sorted(hashes, key=lambda key: -len(self._strings[key]))
+        ordered = sorted(strings, key=lambda key: -len(strings[key]))
         for part in _parts_of(ordered, STORED_VECTORS):
             self._stop_if_cancelled()
-            vectors = self._parts.embedder.embed_array([self._strings[key] for key in part])
+            vectors = self._parts.embedder.embed_array([strings[key] for key in part])
             failpoint("sync.embedded")
             with self._parts.database.write() as session:
                 store_embeddings(
@@ -499,7 +540,7 @@ class _Writer:
             self._tally.embedded += len(part)
             failpoint("sync.vectors-stored")
 
-    def _write(self, document: PreparedDocument) -> None:
+    def _write(self, document: PreparedDocument, strings: Mapping[bytes, str]) -> None:
         while True:
             try:
                 with self._parts.database.write() as session:
@@ -508,7 +549,7 @@ class _Writer:
                 break
             except MissingVectorsError as exc:
                 # Another process swept them between our check and this transaction.
-                self._embed(sorted(exc.hashes))
+                self._embed({key: text for key, text in strings.items() if key in exc.hashes})
         failpoint("sync.written")
         tally = self._tally
         tally.reused += counts.reused
@@ -528,7 +569,7 @@ class _Writer:
         )
 
     def _stop_if_cancelled(self) -> None:
-        if self._options.is_cancelled():
+        if self._is_stopping or self._options.is_cancelled():
             raise CancelledError("cancelled; what was stored so far stays, run it again to go on")
 
 

@@ -79,8 +79,13 @@ class Settings(BaseSettings):
         None, description="Token for that hub, if a model needs an account; sent nowhere else."
     )
 
+    embedder_form: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Number format of the embedder in new knowledge bases; auto is the fastest "
+        "of this machine. Existing ones keep theirs.",
+    )
     embed_batch: int = Field(
-        64, ge=1, le=1024, description="Texts per embedder call; measured best of 8 to 128."
+        16, ge=1, le=1024, description="Texts per step of the embedder; measured best of 8 to 64."
     )
     threads: int = Field(
         0,
@@ -103,7 +108,13 @@ class Settings(BaseSettings):
         120, gt=0, description="Seconds for parsing one file before its parser is killed."
     )
     parse_memory_mb: int = Field(
-        2048, ge=256, description="Memory in MB of the parser before it is killed."
+        2048, ge=256, description="Memory in MB of one parser before it is killed."
+    )
+    parse_processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Files parsed at once, each in its process; 0 for as many as cores, at most 4.",
     )
 
     @classmethod

@@ -28,6 +28,13 @@ class Embedder(Embeddings):
             EmbedderError: the weights cannot be loaded or are not the pinned ones.
         """
 
+    def matching(self, spec: EmbedderSpec) -> "Embedder | None":
+        """Return the embedder whose vectors compare with those that `spec` describes.
+
+        That is this one or another form of it; None if it has none such.
+        """
+        return self if spec.identity == self.spec.identity else None
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [[float(x) for x in row] for row in self.embed_array(texts)]
 

@@ -143,18 +143,21 @@ class Retriever:
 
     def _embed(self, question: Question, bases: Sequence[KnowledgeBase]) -> dict[str, Vectors]:
         """Return the question's vector for each base whose dense channel has a say."""
-        bases = [base for base in bases if _weights(question, base)["dense"]]
-        if not bases:
-            return {}
-        for base in bases:
-            if self._embedder.spec.identity != base.embedder.identity:
+        vectors: dict[str, Vectors] = {}  # by the embedder's identity
+        asked = [base for base in bases if _weights(question, base)["dense"]]
+        for base in asked:
+            identity = base.embedder.identity
+            embedder = self._embedder.matching(base.embedder)
+            if embedder is None:
                 raise VersionMismatchError(
                     f"knowledge base {base.name!r} was built with the embedder "
-                    f"{base.embedder.identity!r}, not {self._embedder.spec.identity!r}; search "
+                    f"{identity!r}, not {self._embedder.spec.identity!r}; search "
                     "it with `--channel lexical`, or ingest its folder into a new one"
                 )
-        vector = np.asarray(self._embedder.embed_query(question.text), dtype=np.float32)
-        return {base.id: vector for base in bases}
+            if identity not in vectors:
+                row = embedder.embed_query(question.text)
+                vectors[identity] = np.asarray(row, dtype=np.float32)
+        return {base.id: vectors[base.embedder.identity] for base in asked}
 
     def _candidates(
         self,

@@ -107,7 +107,7 @@ class Services:
     def parser(self) -> "Parser":
         from ingest.parser import ParseLimits, Parser
 
-        return Parser(ParseLimits.of(self.settings))
+        return Parser(ParseLimits.of(self.settings), processes=self.settings.parse_processes)
 
     @cached_property
     def sync_parts(self) -> "SyncParts":
@@ -227,7 +227,11 @@ class Services:
 def _embedder(settings: Settings) -> Embedder:
     from ingest.embedder import MiniLMEmbedder
 
-    return MiniLMEmbedder(batch_size=settings.embed_batch, threads=settings.threads)
+    return MiniLMEmbedder(
+        None if settings.embedder_form == "auto" else settings.embedder_form,
+        batch_size=settings.embed_batch,
+        threads=settings.threads,
+    )
 
 
 def chatglm_folder(settings: Settings) -> "Path | None":

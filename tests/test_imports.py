@@ -39,7 +39,7 @@ MAY_IMPORT = {
 MAY_IMPORT_WIRING = ("kb/cli/", "kb/wiring.py", "api/app.py", "tests/", "benchmarks/", "examples/")
 
 # The second hands a short list of variables down to its child process; it reads no setting.
-MAY_READ_ENVIRONMENT = ("kb/config.py", "ingest/parser.py")
+MAY_READ_ENVIRONMENT = ("kb/config.py", "ingest/parser_process.py")
 
 # Heavy or replaceable libraries, and the only files or folders that may know them.
 HOMES = {

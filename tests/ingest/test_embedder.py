@@ -21,9 +21,18 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "fake",
+        pytest.param("fp32", marks=pytest.mark.slow),
+        pytest.param("bf16", marks=pytest.mark.slow),
+    ],
+)
 def embedder(request: pytest.FixtureRequest) -> Embedder:
-    return FakeEmbedder() if request.param == "fake" else MiniLMEmbedder(threads=1)
+    if request.param == "fake":
+        return FakeEmbedder()
+    return MiniLMEmbedder(request.param, batch_size=2, threads=2)
 
 
 def test_rows_are_unit_vectors_of_the_stated_dimension(embedder: Embedder) -> None:
@@ -36,9 +45,10 @@ def test_rows_are_unit_vectors_of_the_stated_dimension(embedder: Embedder) -> No
 
 def test_rows_keep_the_order_of_texts_whatever_their_length(embedder: Embedder) -> None:
     together = embedder.embed_array(TEXTS)
+    alone = np.concatenate([embedder.embed_array([text]) for text in TEXTS])
 
-    for text, row in zip(TEXTS, together, strict=True):
-        assert embedder.embed_array([text])[0] == pytest.approx(row, abs=1e-4)
+    # bf16 rounds what other texts of a batch pad
+    assert (together * alone).sum(axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-3)
 
 
 def test_related_texts_are_nearer_than_unrelated_ones(embedder: Embedder) -> None:
@@ -78,3 +88,34 @@ def test_the_embedded_string_holds_the_heading_but_no_file_name() -> None:
     assert embedded_text("休假 > 年假", " 十二天。\n") == "休假 > 年假\n十二天。"
     assert embedded_text("", "x") == "x"
     assert text_hash("x") != text_hash("y")
+
+
+@pytest.mark.slow
+def test_both_forms_agree_and_each_finds_the_other() -> None:
+    fp32 = MiniLMEmbedder("fp32", threads=1)
+    bf16 = fp32.matching(MiniLMEmbedder("bf16").spec)
+    assert bf16 is not None
+
+    cosines = (fp32.embed_array(TEXTS) * bf16.embed_array(TEXTS)).sum(axis=1)
+
+    assert cosines.min() > 0.995
+    assert fp32.spec.identity != bf16.spec.identity
+    assert bf16.matching(fp32.spec).spec == fp32.spec
+    assert fp32.matching(FakeEmbedder().spec) is None
+
+
+def test_an_embedder_matches_only_itself() -> None:
+    fake = FakeEmbedder()
+
+    assert fake.matching(fake.spec) is fake
+    assert fake.matching(MiniLMEmbedder("fp32").spec) is None
+
+
+@pytest.mark.slow
+def test_embedding_leaves_torchs_threads_to_others_as_they_were() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    MiniLMEmbedder("fp32", threads=1).embed_array(TEXTS[:1])
+
+    assert torch.get_num_threads() == before
