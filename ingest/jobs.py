@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from kb.errors import CancelledError, KBError
@@ -59,9 +59,10 @@ class UploadOptions:
     root: str = ""
     prune: bool = False
     yes: bool = False
+    retry_failed: bool = False
 
     def to_dict(self) -> dict[str, str | bool]:
-        return {"root": self.root, "prune": self.prune, "yes": self.yes}
+        return asdict(self)
 
 
 class JobRunner:
@@ -196,6 +197,7 @@ class JobRunner:
         options = SyncOptions(
             prune=upload.prune,
             yes=upload.yes,
+            retry_failed=upload.retry_failed,
             job_id=job.id,
             progress=reporter.take,
             is_cancelled=lambda: self._stopping.is_set() or reporter.must_stop,
@@ -266,6 +268,7 @@ class _Reporter:
                 files_done=progress.files_done,
                 files_total=progress.files_total,
                 chunks=progress.chunks,
+                seconds_left=progress.seconds_left,
             )
             file = self._files.get(progress.path or "")
             if file is None:
@@ -282,7 +285,12 @@ class _Reporter:
             last = self._progress or self._job.progress
             if not is_done:
                 return last
-            return replace(last, bytes_done=last.bytes_total, files_done=last.files_total)
+            return replace(
+                last,
+                bytes_done=last.bytes_total,
+                files_done=last.files_total,
+                seconds_left=None,
+            )
 
     def last_files(self, report: IngestReport | None) -> list[JobFile]:
         """Return the files still to be written; none is left waiting once there is a report."""

@@ -67,6 +67,9 @@ GATHERED_DOCUMENTS = 200
 STORED_VECTORS = 128
 # Rows changed per transaction where nothing but rows changes.
 ROWS_PER_WRITE = 500
+# Before this much time and this share of the bytes an estimate is noise.
+ESTIMATE_AFTER_S = 3.0
+ESTIMATE_AFTER_SHARE = 0.03
 
 _T = TypeVar("_T")
 
@@ -75,13 +78,17 @@ FileState = Literal["done", "failed", "empty", "unchanged"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a sync is. `path` is the file that was just finished, None between files."""
+    """How far a sync is. `path` is the file that was just finished, None between files.
+
+    `seconds_left` is None until there is something to go by.
+    """
 
     bytes_done: int
     bytes_total: int
     files_done: int
     files_total: int
     chunks: int
+    seconds_left: float | None = None
     path: str | None = None
     state: FileState = "done"
     error: str | None = None
@@ -113,6 +120,7 @@ class SyncParts:
 class _Tally:
     """What has happened so far; becomes the report."""
 
+    started: float
     bytes_total: int = 0
     bytes_done: int = 0
     files_total: int = 0
@@ -249,7 +257,7 @@ def _run(
     options: SyncOptions,
     started: float,
 ) -> IngestReport:
-    tally = _Tally()
+    tally = _Tally(started)
     for part in work:
         _tally_plan(tally, part)
     if options.dry_run:
@@ -322,11 +330,25 @@ def _advance(
             files_done=tally.files_done,
             files_total=tally.files_total,
             chunks=tally.chunks,
+            seconds_left=seconds_left(
+                tally.bytes_done, tally.bytes_total, time.monotonic() - tally.started
+            ),
             path=path,
             state=state,
             error=error,
         )
     )
+
+
+def seconds_left(bytes_done: int, bytes_total: int, elapsed_s: float) -> float | None:
+    """Estimate by the bytes of files that are wholly done; None while that would be a guess.
+
+    Files differ in how much text their bytes hold, so it errs by as much as the first files
+    differ from the rest; it never counts work that is not stored yet.
+    """
+    if elapsed_s < ESTIMATE_AFTER_S or bytes_done < bytes_total * ESTIMATE_AFTER_SHARE:
+        return None
+    return elapsed_s * (bytes_total - bytes_done) / bytes_done if bytes_done else 0.0
 
 
 def _write_moves(database: Database, source: Source, plan: Plan) -> None:

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.parts import Parts, ServerParts
 from api.streaming import EventStream, sse
-from kb.storage.jobs import Job, ask_cancel, find_job
+from kb.storage.jobs import Job, ask_cancel, find_job, retry_job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -39,6 +39,15 @@ def cancel(job: str, parts: ServerParts) -> dict[str, Any]:
     if asked.is_finished:
         parts.clean_up()
     return asked.to_dict()
+
+
+@router.post("/{job}/retry", status_code=202)
+def retry(job: str, parts: ServerParts) -> dict[str, Any]:
+    """Queue a job for the files of an upload that failed, and only those; answers with it."""
+    with parts.database.write() as session:
+        queued = retry_job(session, job)
+    parts.jobs.wake()
+    return {"job": queued.to_dict()}
 
 
 def _find(parts: Parts, job_id: str) -> Job:

@@ -181,6 +181,7 @@ def _job_progress(progress: "Progress | None") -> "JobProgress | None":
         files_done=progress.files_done,
         files_total=progress.files_total,
         chunks=progress.chunks,
+        seconds_left=progress.seconds_left,
     )
 
 

@@ -14,14 +14,14 @@ them again; an `ingest` job reads the user's folders and is resumed by running i
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from kb.errors import JobNotFoundError
+from kb.errors import InvalidInputError, JobNotFoundError
 from kb.storage.tables import JobFileRow, JobRow
 
 JobKind = Literal["ingest", "upload"]
@@ -36,21 +36,26 @@ JOB_LIFETIME_DAYS = 7
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job is. `chunks` counts those stored so far."""
+    """How far a job is. `chunks` counts those stored so far.
+
+    `seconds_left` is None while there is nothing to go by, and at the end.
+    """
 
     bytes_done: int = 0
     bytes_total: int = 0
     files_done: int = 0
     files_total: int = 0
     chunks: int = 0
+    seconds_left: float | None = None
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, int | float | None]:
         return {
             "bytes_done": self.bytes_done,
             "bytes_total": self.bytes_total,
             "files_done": self.files_done,
             "files_total": self.files_total,
             "chunks": self.chunks,
+            "seconds_left": self.seconds_left,
         }
 
 
@@ -227,6 +232,21 @@ def claim_upload(session: Session, owner: str, *, now: float | None = None) -> J
     row.owner = owner
     row.heartbeat_at = now
     return _job(row, list_job_files(session, row.id))
+
+
+def retry_job(session: Session, job_id: str) -> Job:
+    """Queue a job with the files of an upload that failed, and only those.
+
+    Raises:
+        JobNotFoundError: there is none with this id.
+        InvalidInputError: it is not an upload that ended with failures.
+    """
+    job = find_job(session, job_id)
+    failed = [replace(file, state="queued", error=None) for file in job.files if file.error]
+    if job.kind != "upload" or not job.is_finished or not failed:
+        raise InvalidInputError("job", "has no failed files to try again")
+    options = {**job.options, "prune": False, "retry_failed": True}
+    return create_job(session, job.kb_id, "upload", options=options, files=failed)
 
 
 def beat(

@@ -172,3 +172,32 @@ def test_ten_thousand_files_in_one_upload(app: FastAPI, serve: Serve) -> None:
 
     assert len(job["files"]) == 10_000
     assert job["progress"]["files_total"] == 10_000
+
+
+def test_only_the_failed_files_of_a_job_are_tried_again(app: FastAPI, serve: Serve) -> None:
+    live = serve(app)
+    live.client.post("/kb", json={"name": "base"})
+    first = post_files(live.client, "base", {"good.md": "# 好\n\n内容。", "bad.xyz": "x"})
+    events_of(live.client, first)
+
+    reply = live.client.post(f"/jobs/{first}/retry")
+
+    assert reply.status_code == 202, reply.text
+    again = reply.json()["job"]
+    assert [file["path"] for file in again["files"]] == ["bad.xyz"]
+    _, last = events_of(live.client, again["id"])[-1]
+    assert (last["state"], last["files"][0]["state"]) == ("done", "failed")
+    assert live.client.get("/kb/base/documents").json()["total"] == 2
+
+
+def test_a_job_without_failures_cannot_be_tried_again(app: FastAPI, serve: Serve) -> None:
+    live = serve(app)
+    live.client.post("/kb", json={"name": "base"})
+    done = post_files(live.client, "base", {"good.md": "# 好\n\n内容。"})
+    events_of(live.client, done)
+
+    reply = live.client.post(f"/jobs/{done}/retry")
+
+    assert reply.status_code == 422, reply.text
+    assert "no failed files" in reply.json()["error"]["message"]
+    assert live.client.post(f"/jobs/{'0' * 32}/retry").status_code == 404

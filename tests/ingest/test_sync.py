@@ -10,7 +10,7 @@ import pytest
 
 from ingest.scan import FoundFile
 from ingest.splitter import SPLITTER
-from ingest.sync import Progress, SyncOptions, sync_folders, sync_uploads
+from ingest.sync import Progress, SyncOptions, seconds_left, sync_folders, sync_uploads
 from kb.errors import (
     CancelledError,
     ConfirmationNeededError,
@@ -575,3 +575,20 @@ def test_a_moved_stale_document_is_good_again(
     with services.database.read() as session:
         assert not find_document(session, base, "gut.txt").is_stale
     _assert_sound(services)
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "elapsed", "left"),
+    [
+        (0, 1000, 60.0, None),  # nothing to go by
+        (500, 1000, 1.0, None),  # too early
+        (10, 1000, 60.0, None),  # too little
+        (500, 1000, 60.0, 60.0),
+        (1000, 1000, 60.0, 0.0),
+        (0, 0, 60.0, 0.0),  # only empty files
+    ],
+)
+def test_time_left_goes_by_what_is_stored(
+    done: int, total: int, elapsed: float, left: float | None
+) -> None:
+    assert seconds_left(done, total, elapsed) == left

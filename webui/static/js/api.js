@@ -115,6 +115,8 @@ export const ask = (kb, body, signal) =>
 
 export const job = (id) => call("GET", `jobs/${encodeURIComponent(id)}`);
 export const cancelJob = (id) => call("POST", `jobs/${encodeURIComponent(id)}/cancel`);
+export const retryJob = async (id) =>
+  (await call("POST", `jobs/${encodeURIComponent(id)}/retry`)).job;
 export const jobEvents = (id, signal) =>
   stream("GET", `jobs/${encodeURIComponent(id)}/events`, { signal });
 

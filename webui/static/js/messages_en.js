@@ -56,6 +56,10 @@ export const MESSAGES = {
   extractive: "Extractive answer",
   failedFiles: { one: "{n} file failed", other: "{n} files failed" },
   fileProgress: "{done} of {total} files",
+  fileProgressLeft: {
+    one: "{done} of {total} files, about a minute left",
+    other: "{done} of {total} files, about {n} minutes left",
+  },
   fileStates: { one: "{n} file", other: "{n} files" },
   filterDocuments: "Filter by name",
   folderEmpty: "The folder “{name}” holds no file to upload.",
@@ -113,6 +117,7 @@ export const MESSAGES = {
   report_unchanged: "Unchanged",
   rerankScore: "rerank",
   retry: "Try again",
+  retryFailed: "Try the failed files again",
   save: "Save",
   score: "score {score}",
   searchButton: "Search",

@@ -62,6 +62,17 @@ async function send(kb, batch, yes, card, stop) {
   if (last?.error_type === NEEDS_YES) offerYes(kb, batch, card, last.error);
 }
 
+/** Tries the failed files of a job again, in a card of their own; their bytes are still there. */
+async function retryFailed(job, card) {
+  try {
+    const next = await api.retryJob(job.id);
+    card.node.remove();
+    showJob(next, job.kb_id);
+  } catch (error) {
+    showError(error);
+  }
+}
+
 function offerYes(kb, batch, card, reason) {
   card.confirm(reason, () => again(kb, batch, card, { yes: true }));
 }
@@ -100,6 +111,8 @@ async function follow(first, card, signal) {
   signal.removeEventListener("abort", cancel);
   remember(first.id, null);
   card.job(job);
+  if ((job.files ?? []).some((file) => file.state === "failed"))
+    card.offerRetry(() => retryFailed(job, card));
   emit("documents", job.kb_id);
   return job;
 }
@@ -126,19 +139,20 @@ function remember(jobId, kbId) {
 export async function resumeJobs() {
   for (const [id, kb] of Object.entries(remembered())) {
     try {
-      const job = await api.job(id);
-      const stop = new AbortController();
-      const card = uploadCard(
-        { root: null, files: job.files ?? [] },
-        { onCancel: () => stop.abort() },
-      );
-      card.node.dataset.kb = kb;
-      $("uploads").prepend(card.node);
-      follow(job, card, stop.signal);
+      showJob(await api.job(id), kb);
     } catch (error) {
       if (error instanceof api.ApiError) remember(id, null);
     }
   }
+}
+
+function showJob(job, kb) {
+  const stop = new AbortController();
+  const card = uploadCard({ root: null, files: job.files ?? [] }, { onCancel: () => stop.abort() });
+  card.node.dataset.kb = kb;
+  $("uploads").prepend(card.node);
+  remember(job.id, kb);
+  follow(job, card, stop.signal);
 }
 
 /** Only the cards of the knowledge base that is shown are visible. */

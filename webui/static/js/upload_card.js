@@ -110,6 +110,8 @@ export function uploadCard(batch, { onCancel }) {
     if (cancel.disabled) return;
     const { files_done: done = 0, files_total: total = 0 } = progress;
     if (state === "queued") say(status, "jobQueued");
+    else if (total && progress.seconds_left != null)
+      say(status, "fileProgressLeft", { done, total, n: minutes(progress.seconds_left) });
     else if (total) say(status, "fileProgress", { done, total });
     else say(status, "jobRunning");
   }
@@ -133,6 +135,10 @@ export function uploadCard(batch, { onCancel }) {
       outcome.replaceChildren(h("p", { class: "problem", role: "alert" }, messageOf(error)));
       if (onRetry) outcome.append(actionButton("retry", onRetry));
     },
+    /** Some files failed: the button that tries only those again. */
+    offerRetry(onRetry) {
+      outcome.append(actionButton("retryFailed", onRetry));
+    },
     /** The sync would remove much: the reason, and the button that says yes to it. */
     confirm(reason, onYes) {
       settle("confirm");
@@ -144,6 +150,9 @@ export function uploadCard(batch, { onCancel }) {
     },
   };
 }
+
+/** Whole minutes, at least one: an estimate by bytes is no better than that. */
+const minutes = (seconds) => Math.max(1, Math.round(seconds / 60));
 
 const actionButton = (text, onclick, look = "") =>
   h("button", { class: `button small ${look}`, type: "button", text, onclick });
