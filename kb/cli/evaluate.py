@@ -57,17 +57,32 @@ COLUMNS = (
 )
 
 
+_ALL = 2**31 - 1  # documents
+
+
 @click.command(epilog="Example:  kb eval QA_FOLDER --sets zh_cmrc,en_squad")
-@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True))
+@click.option(
+    "--documents",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of files that the questions are about, in place of a corpus.jsonl.",
+)
 @click.option("--sets", help="Only these sets, separated by commas.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many questions per set.")
 @json_option
 @pass_edge
-def evaluate(edge: Edge, folder: str, sets: str | None, limit: int | None, as_json: bool) -> None:
+def evaluate(
+    edge: Edge,
+    folder: str,
+    documents: Path | None,
+    sets: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """Measure retrieval, answers, refusals and citations on the question sets in DIR.
 
-    DIR is one set (corpus.jsonl and questions.jsonl) or a folder of sets. Corpora are ingested
-    into $KB_HOME/eval and kept there for the next run.
+    DIR is one set (corpus.jsonl and questions.jsonl), a folder of sets, or a file of questions
+    about --documents. Corpora are ingested into $KB_HOME/eval and kept there for the next run.
     """
     chosen = _chosen(find_sets(Path(folder)), sets)
     print_machine()
@@ -76,9 +91,11 @@ def evaluate(edge: Edge, folder: str, sets: str | None, limit: int | None, as_js
         click.echo(_row("set", [heading for heading, _ in COLUMNS]))
     with _services(edge) as services:
         for path in chosen:
-            measured[path.name] = _measure(services, load_set(path), limit)
+            questions = load_set(path, documents)
+            measured[questions.name] = _measure(services, questions, limit)
             if not as_json:
-                click.echo(_row(path.name, [_cell(measured[path.name][f]) for _, f in COLUMNS]))
+                cells = [_cell(measured[questions.name][figure]) for _, figure in COLUMNS]
+                click.echo(_row(questions.name, cells))
     if as_json:
         print_json({"sets": measured})
 
@@ -145,14 +162,16 @@ def _ingest(services: "Services", questions: QuestionSet) -> "tuple[KnowledgeBas
     from ingest.sync import SyncOptions, sync_folders
     from kb.storage.documents import list_documents
 
-    folder = _write_corpus(services.settings.home / "corpora", questions)
     base = _open_base(services, questions)
-    click.echo(f"{questions.name}: {len(questions.documents)} documents", err=True)
+    folder = questions.folder or _write_corpus(services.settings.home / "corpora", questions)
+    click.echo(f"{questions.name}: ingesting {str(folder)!r}", err=True)
     sync_folders(services.sync_parts, base, [folder], SyncOptions(yes=True))
     _drop_outdated(services, questions, keep=base)
-    doc_id_of = dict(zip(_file_names(questions.documents), questions.documents, strict=True))
     with services.database.read() as session:
-        documents, _ = list_documents(session, base.id, offset=0, limit=len(doc_id_of))
+        documents, _ = list_documents(session, base.id, offset=0, limit=_ALL)
+    if questions.folder:
+        return base, {d.id: f"{questions.folder.name}/{d.path}" for d in documents}
+    doc_id_of = dict(zip(_file_names(questions.documents), questions.documents, strict=True))
     return base, {document.id: doc_id_of[document.path].doc_id for document in documents}
 
 

@@ -301,3 +301,52 @@ def test_an_unknown_set_is_named(
     write_set(tmp_path / "sets" / "one", CORPUS, QUESTIONS)
     assert run(["eval", str(tmp_path / "sets"), "--sets", "two"], edge=edge) == 1
     assert "no set named two; there are one" in capsys.readouterr().err
+
+
+def test_questions_about_a_folder_of_files_need_no_corpus(
+    tmp_path: Path, edge: Edge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = tmp_path / "docs"
+    (docs / "制度").mkdir(parents=True)
+    (docs / "制度" / "年假.md").write_text("# 年假\n\n员工每年有年假十二天。", encoding="utf-8")
+    (docs / "pump.txt").write_text("The pump is serviced every 400 hours.", encoding="utf-8")
+    rows = [
+        {
+            "qid": "1",
+            "question": "员工每年有年假几天？",
+            "answers": ["十二天"],
+            "gold_paths": ["docs/制度/年假.md", "docs/elsewhere.md"],
+            "any_gold": True,
+            "lang": "zh",
+            "answerable": True,
+        },
+        {
+            "qid": "2",
+            "question": "How often is the pump serviced?",
+            "answers": ["every 400 hours"],
+            "gold_paths": ["docs/pump.txt"],
+            "lang": "en",
+            "answerable": True,
+        },
+    ]
+    questions = tmp_path / "about_docs.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    questions.write_text("\n".join(lines), encoding="utf-8")
+
+    assert run(["eval", str(questions), "--documents", str(docs), "--json"], edge=edge) == 0
+
+    figures = json.loads(capsys.readouterr().out)["sets"]["about_docs"]
+    assert figures["recall@1"] == 1  # one of the two files of the first question is enough
+    assert figures["answer_contains"] == 1
+    assert figures["citation_gold"] == 1
+
+
+def test_a_set_without_a_corpus_says_what_it_needs(
+    tmp_path: Path, edge: Edge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps(QUESTIONS[0]), encoding="utf-8")
+
+    assert run(["eval", str(questions)], edge=edge) != 0
+
+    assert "--documents FOLDER" in capsys.readouterr().err
