@@ -18,6 +18,7 @@ one of the cores.
 import hashlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 Form = Literal["fp32", "bf16"]
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Ingest gives way to questions and answers, whose threads have the usual priority.
+_INGEST_NICE = 5
 # What Linux calls the multiplication of bfloat16: on x86, and on ARM.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
@@ -55,9 +58,10 @@ class MiniLMEmbedder(Embedder):
         self.spec = _spec(self.form)
         self._batch_size = batch_size
         self._n_threads = min(threads, os.cpu_count() or 1) or os.cpu_count() or 1
-        self._lock = threading.Lock()  # guards the three below; held while loading
+        self._lock = threading.Lock()  # guards the four below; held while loading
         self._model: Any = None
         self._threads: ThreadPoolExecutor | None = None
+        self._question_thread: ThreadPoolExecutor | None = None
         self._other: MiniLMEmbedder | None = None
 
     def matching(self, spec: EmbedderSpec) -> Embedder | None:
@@ -78,7 +82,7 @@ class MiniLMEmbedder(Embedder):
         vectors = np.zeros((len(texts), self.spec.dimension), dtype=np.float32)
         if not texts:
             return vectors
-        model, threads = self._loaded()
+        model, threads = self._loaded(is_question=len(texts) == 1)
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # a batch pads little
         size = self._batch_size
         batches = [order[first : first + size] for first in range(0, len(order), size)]
@@ -96,12 +100,14 @@ class MiniLMEmbedder(Embedder):
             done.result()
         return vectors
 
-    def _loaded(self) -> tuple[Any, ThreadPoolExecutor]:
+    def _loaded(self, *, is_question: bool) -> tuple[Any, ThreadPoolExecutor]:
+        """Return the model and the threads to use: a question does not queue behind an ingest."""
         with self._lock:
-            if self._model is None or self._threads is None:
+            if self._threads is None or self._question_thread is None:
                 self._model = _load_model(self.form)
-                self._threads = _one_core_threads(self._n_threads)
-            return self._model, self._threads
+                self._threads = _one_core_threads(self._n_threads, nice=_INGEST_NICE)
+                self._question_thread = _one_core_threads(1)
+            return self._model, self._question_thread if is_question else self._threads
 
 
 def fastest_form() -> Form:
@@ -146,7 +152,7 @@ def _load_model(form: Form) -> Any:
     return model
 
 
-def _one_core_threads(n_threads: int) -> ThreadPoolExecutor:
+def _one_core_threads(n_threads: int, *, nice: int = 0) -> ThreadPoolExecutor:
     """Start threads in which torch uses one core each.
 
     torch's number of threads is that of the calling thread and of threads started later, so the
@@ -159,6 +165,8 @@ def _one_core_threads(n_threads: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
+        if nice and sys.platform == "linux":  # elsewhere it would slow the whole process
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
         started.wait()
 
     threads = ThreadPoolExecutor(n_threads, thread_name_prefix="embed")

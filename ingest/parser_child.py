@@ -32,6 +32,8 @@ from ingest.loaders.base import LoadedText, ParseLimits
 from kb.errors import CorruptFileError, LimitExceededError, LoadError, UnsupportedFormatError
 
 MEGABYTE = 1 << 20
+# Parsing gives way to questions and answers, as embedding does.
+NICE = 5
 # The parent watches the resident size; this stops what grows faster than it looks.
 _DATA_HEADROOM_MB = 512
 _FORBIDDEN_EVENTS = re.compile(
@@ -45,6 +47,7 @@ def main() -> None:
     requests, answers = _take_over_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold documents
+    os.nice(NICE)
     # thinc, which spaCy and so `unstructured` import, takes torch along: 2 s and 180 MB.
     sys.modules["torch"] = None  # type: ignore[assignment]
     sys.addaudithook(_forbid_outside)

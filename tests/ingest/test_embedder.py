@@ -1,5 +1,6 @@
 """The embedder's contract, for the fake and for the real one from its installed package."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,18 @@ def test_embedding_leaves_torchs_threads_to_others_as_they_were() -> None:
     MiniLMEmbedder("fp32", threads=1).embed_array(TEXTS[:1])
 
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+def test_a_question_does_not_wait_for_an_ingest() -> None:
+    embedder = MiniLMEmbedder("fp32", batch_size=16, threads=1)
+    embedder.embed_array(["load the model"])
+    many = ["The pump is serviced every 400 hours. " * 30] * 200
+    ended = threading.Event()
+    ingest = threading.Thread(target=lambda: (embedder.embed_array(many), ended.set()))
+    ingest.start()
+
+    embedder.embed_query("How often is the pump serviced?")
+
+    assert not ended.is_set()
+    ingest.join()
