@@ -2,8 +2,9 @@
 
 It answers one request at a time over its standard input and output. A message is its length (4
 bytes, big-endian) and that many bytes of JSON. To a request it sends ``{"started": true}`` as
-soon as the loader is imported, so that the time limit counts the file only, then
-``{"document": ...}`` or ``{"error": ...}``.
+soon as the loader is imported, so that the time limit counts the file only, ``{"page": true}``
+before each page that OCR reads, so that the limit counts anew, then ``{"document": ...}`` or
+``{"error": ...}``.
 
 It ends when its standard input closes, also in the middle of a file. What libraries print goes
 to standard error, never between the messages. Python code in it cannot open connections nor
@@ -25,9 +26,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Any
 
-from ingest.loaders import import_loader, load_bytes
+from ingest.loaders import import_loader, load_bytes, progress
 from ingest.loaders.base import LoadedText, ParseLimits
 from kb.errors import CorruptFileError, LimitExceededError, LoadError, UnsupportedFormatError
 
@@ -53,6 +55,7 @@ def main() -> None:
     sys.addaudithook(_forbid_outside)
     threading.Thread(target=_exit_with_parent, args=(requests.fileno(),), daemon=True).start()
     while (request := read_message(requests)) is not None:
+        progress.before_page = partial(_renew_time, answers, ParseLimits(**request["limits"]))
         for answer in _answers(request):
             write_message(answers, answer)
 
@@ -133,9 +136,19 @@ def _import(name: str) -> None:
         ) from exc
 
 
+def _renew_time(answers: IO[bytes], limits: ParseLimits) -> None:
+    """Let the time limit begin anew, here and in the parent."""
+    _limit_processor_time(limits)
+    write_message(answers, {"page": True})
+
+
 def _limit_resources(limits: ParseLimits) -> None:
     """Bound memory and processor time, in case the parent is gone or looks too late."""
     _set_soft_limit(resource.RLIMIT_DATA, (limits.memory_mb + _DATA_HEADROOM_MB) * MEGABYTE)
+    _limit_processor_time(limits)
+
+
+def _limit_processor_time(limits: ParseLimits) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     # Libraries may use several threads.
     seconds = math.ceil(used.ru_utime + used.ru_stime + 4 * limits.timeout_s) + 10

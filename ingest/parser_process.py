@@ -1,8 +1,9 @@
 """One parser child: a process that reads one file at a time, and is killed when it costs too much.
 
 The program is `ingest/parser_child.py`. It is started when first needed and kept, since its
-imports take seconds; the time limit of a file begins when its loader is imported. It is replaced
-after it was killed, died, or has grown. Nothing but JSON comes back from it.
+imports take seconds; the time limit of a file begins when its loader is imported, and anew with
+each page that OCR reads. It is replaced after it was killed, died, or has grown. Nothing but JSON
+comes back from it.
 """
 
 import json
@@ -131,10 +132,11 @@ class ParserProcess:
                         return
                     buffer += piece
                     while (message := _take_message(buffer, max_bytes)) is not None:
-                        if not has_started:
+                        if not has_started or "page" in message:
                             has_started = True
                             deadline = time.monotonic() + self._limits.timeout_s
-                        yield message
+                        if "page" not in message:
+                            yield message
                 if should_stop():
                     raise CancelledError("stopped while a file was parsed")
                 self._check(process, deadline)
@@ -142,8 +144,8 @@ class ParserProcess:
     def _check(self, process: psutil.Process, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise LimitExceededError(
-                f"reading the file takes longer than {self._limits.timeout_s:g} seconds; "
-                "split it or raise parse_timeout_s"
+                "reading the file, or a page of it by OCR, takes longer than "
+                f"{self._limits.timeout_s:g} seconds; split it or raise parse_timeout_s"
             )
         if _resident_bytes(process) > self._limits.memory_mb * MEGABYTE:
             raise LimitExceededError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_data_dir
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from kb.errors import ConfigError
@@ -104,8 +104,16 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(
         20_000_000, ge=1, description="Most characters of text from one file; ten long novels."
     )
+    max_ocr_pages: int = Field(
+        500, ge=0, description="Most pages of one file read by OCR, 5 to 20 s each; 0 is no OCR."
+    )
+    passwords: tuple[SecretStr, ...] = Field(
+        (), description="Passwords to try on locked PDFs; in the environment one per line."
+    )
     parse_timeout_s: float = Field(
-        120, gt=0, description="Seconds for parsing one file before its parser is killed."
+        120,
+        gt=0,
+        description="Seconds for one file, or one page of OCR, before its parser is killed.",
     )
     parse_memory_mb: int = Field(
         2048, ge=256, description="Memory in MB of one parser before it is killed."
@@ -116,6 +124,12 @@ class Settings(BaseSettings):
         le=64,
         description="Files parsed at once, each in its process; 0 for as many as cores, at most 4.",
     )
+
+    @field_validator("passwords", mode="before")
+    @classmethod
+    def _one_per_line(cls, value: object) -> object:
+        """Split what the environment gives; kb.toml has a list."""
+        return [line for line in value.split("\n") if line] if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(

@@ -24,7 +24,7 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".html": ("html", "html/1"),
     ".htm": ("html", "html/1"),
     ".xhtml": ("html", "html/1"),
-    ".pdf": ("pdf", "pdf/1"),
+    ".pdf": ("pdf", "pdf/2"),
     ".docx": ("docx", "docx/1"),
     ".doc": ("doc", "doc/1"),
     ".pptx": ("pptx", "pptx/1"),
@@ -45,6 +45,14 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".jsonl": ("json", "json/1"),
     ".ndjson": ("json", "json/1"),
     ".ipynb": ("ipynb", "ipynb/1"),
+    ".png": ("picture", "picture/1"),
+    ".jpg": ("picture", "picture/1"),
+    ".jpeg": ("picture", "picture/1"),
+    ".tif": ("picture", "picture/1"),
+    ".tiff": ("picture", "picture/1"),
+    ".bmp": ("picture", "picture/1"),
+    ".webp": ("picture", "picture/1"),
+    ".gif": ("picture", "picture/1"),
     "": ("text", "text/1"),  # README, LICENSE; what is no text is refused by its bytes
 }
 # Source code and configuration, read as it is.
@@ -56,7 +64,7 @@ _CODE = (
 )
 LOADERS |= {f".{suffix}": ("code", "code/1") for suffix in _CODE.split()}
 _BINARY_FORMATS = frozenset(
-    ("pdf", "docx", "doc", "pptx", "ppt", "xlsx", "xls", "odt", "rtf", "epub", "msg")
+    ("pdf", "docx", "doc", "pptx", "ppt", "xlsx", "xls", "odt", "rtf", "epub", "msg", "picture")
 )
 
 

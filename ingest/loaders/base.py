@@ -21,9 +21,12 @@ MAX_TITLE_CHARS = 200
 class ParseLimits:
     """How much one file may cost before it is refused.
 
-    `timeout_s` counts from the moment the loader is imported; `memory_mb` is the resident size
+    `timeout_s` counts from the moment the loader is imported, and anew from each page that OCR
+    reads; `memory_mb` is the resident size
     of the child; `max_cells` counts table cells, CSV fields included; `max_text_chars` bounds
     the text that comes out; `max_nesting` is how many mails inside mails are opened.
+    `max_ocr_pages` may be 0. With `passwords` locked files are tried; they are no limit, but go
+    the same way.
     """
 
     timeout_s: float
@@ -33,6 +36,8 @@ class ParseLimits:
     max_cells: int
     max_text_chars: int
     max_nesting: int = 3
+    max_ocr_pages: int = 500
+    passwords: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, settings: "Settings") -> Self:
@@ -43,6 +48,8 @@ class ParseLimits:
             max_pages=settings.max_pages,
             max_cells=settings.max_cells,
             max_text_chars=settings.max_text_chars,
+            max_ocr_pages=settings.max_ocr_pages,
+            passwords=tuple(secret.get_secret_value() for secret in settings.passwords),
         )
 
 

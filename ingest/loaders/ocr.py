@@ -1,0 +1,232 @@
+"""Text in a picture, by PP-OCR (the package `rapidocr`, whose models come with it, offline).
+
+Lines are found in a reduced picture, since that costs time by its area, and read from the full
+one. A page that lies on its side or stands on its head is turned first, by the vote of its lines.
+Lines that the recogniser itself doubts are left out.
+
+Not done: handwriting (some is read), formulas, lines of a table's grid, text along curves.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ingest.loaders import progress
+from ingest.loaders.reading_order import Line, in_reading_order
+from kb.errors import LoadError
+
+_Pixels = NDArray[np.uint8]  # (height, width, 3), blue first, as OpenCV has it
+_Boxes = NDArray[np.float32]  # (n, 4, 2): corners as (x, y), clockwise from the text's top left
+
+# Lines are found in a picture of at most this side, in pixels: an A4 page then has 110 dpi.
+_DETECTION_SIDE = 1280
+_MIN_LINE_HEIGHT = 11.0  # pixels there; smaller lines are looked for again in a larger picture
+_LARGE_DETECTION_SIDE = 2240
+_MAX_SIDE = 3400  # of the picture that is read: A4 at 300 dpi; the recogniser reduces it anyway
+_MIN_SIDE = 12  # no character fits into less
+# A longer picture (of a chat, a receipt) is read in pieces of about this height per width.
+_LONG, _PIECE = 2.2, 1.5
+_CUT_WITHIN = 0.25  # of a piece, from its end, the quietest row is where it is cut
+_MIN_CONFIDENCE = 0.5  # lines below it are mostly patterns that are no text
+_TALL = 1.5  # height per width from which a line's box is one of turned text
+_N_VOTERS = 9  # lines, the longest, that tell how the page lies
+_MIN_WIDTH_FOR_SKEW = 4.0  # heights; the slope of shorter lines says little
+
+
+@dataclass(frozen=True, slots=True)
+class PageText:
+    """Lines in reading order; `confidence` in [0, 1] is the mean over all characters.
+
+    It counts also the characters of the lines that were left out; 0 where no line was found.
+    """
+
+    lines: tuple[Line, ...]
+    confidence: float
+
+
+def read_picture(picture: Image.Image) -> PageText:
+    """Read the text of a picture (mode RGB), which is one page.
+
+    Raises:
+        LoadError: the recogniser is not installed properly.
+        MemoryError: it needs more memory than the process may have.
+    """
+    if min(picture.size) < _MIN_SIDE:
+        return PageText((), 0.0)
+    lines: list[Line] = []
+    for top, piece in _pieces(picture):
+        progress.before_page()
+        lines += [_moved(line, top) for line in _read_piece(piece)]
+    n_chars = sum(len(line.text) for line in lines)
+    confidence = sum(line.confidence * len(line.text) for line in lines) / max(n_chars, 1)
+    kept = tuple(line for line in lines if line.confidence >= _MIN_CONFIDENCE)
+    return PageText(kept, confidence)
+
+
+def _moved(line: Line, down: float) -> Line:
+    left, top, right, bottom = line.box
+    return Line(line.text, line.confidence, (left, top + down, right, bottom + down))
+
+
+def _pieces(picture: Image.Image) -> list[tuple[int, Image.Image]]:
+    """Cut a long picture between its lines: ``(top, piece)``."""
+    width, height = picture.size
+    if height <= _LONG * width:
+        return [(0, picture)]
+    ink = np.asarray(picture.convert("L"), dtype=np.float32).std(axis=1)
+    pieces, top = [], 0
+    while top < height:
+        bottom = min(top + round(_PIECE * width), height)
+        if bottom < height:
+            first = bottom - max(round(_CUT_WITHIN * _PIECE * width), 1)
+            # The middle of the quietest rows, so that no line's edge is cut.
+            quiet = np.flatnonzero(ink[first:bottom] <= ink[first:bottom].min() + 1)
+            bottom = first + int(quiet[len(quiet) // 2]) + 1
+        pieces.append((top, picture.crop((0, top, width, bottom))))
+        top = bottom
+    return pieces
+
+
+def _read_piece(picture: Image.Image) -> list[Line]:
+    if min(picture.size) < _MIN_SIDE:
+        return []
+    scale = min(_MAX_SIDE / max(picture.size), 1.0)
+    pixels = _pixels(picture, scale)
+    engine = _engine()
+    try:
+        boxes = _find_lines(engine, picture) * scale
+        if not len(boxes):
+            return []
+        pixels, boxes = _upright(engine, pixels, boxes)
+        texts, confidences = _recognise(engine, pixels, boxes)
+    except Exception as exc:
+        # Each library under rapidocr has an error of its own for want of memory.
+        if "alloc" in str(exc) or "Insufficient memory" in str(exc):
+            raise MemoryError from exc
+        raise
+    rectangles = _rectangles(boxes) / scale
+    lines = [
+        Line(" ".join(text.split()), float(confidence), tuple(map(float, rectangle)))
+        for text, confidence, rectangle in zip(texts, confidences, rectangles, strict=True)
+    ]
+    return in_reading_order(lines)
+
+
+@cache
+def _engine() -> Any:
+    """Return the recogniser; its import and models take a second or two, once a process."""
+    try:
+        import cv2
+        from rapidocr import RapidOCR
+    except ImportError as exc:
+        raise LoadError(f"OCR needs the package {exc.name!r}, which is not installed") from exc
+    cv2.setNumThreads(1)
+    return RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.use_preprocess_img": False,  # it would reduce the picture that is read
+            "Global.text_score": 0.0,  # `read_picture` has its own bound
+            # Several parsers may run at a time.
+            "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+        }
+    )
+
+
+def _pixels(picture: Image.Image, scale: float) -> _Pixels:
+    if scale < 1:
+        size = (round(picture.width * scale) or 1, round(picture.height * scale) or 1)
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
+
+
+def _find_lines(engine: Any, picture: Image.Image) -> _Boxes:
+    """Return the boxes of lines in the picture's own pixels."""
+    boxes = np.zeros((0, 4, 2), dtype=np.float32)
+    for side in (_DETECTION_SIDE, _LARGE_DETECTION_SIDE):
+        scale = min(side / max(picture.size), 1.0)
+        found = engine(_pixels(picture, scale), use_det=True, use_cls=False, use_rec=False).boxes
+        if found is None:
+            break
+        boxes = np.asarray(found, dtype=np.float32)
+        heights = np.minimum(*_sides(boxes))
+        boxes = boxes / scale
+        if scale == 1 or median(heights.tolist()) >= _MIN_LINE_HEIGHT:
+            break
+    return boxes
+
+
+def _sides(boxes: _Boxes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return widths and heights, along the text and across it."""
+    widths = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
+    heights = np.linalg.norm(boxes[:, 3] - boxes[:, 0], axis=1)
+    return widths, heights
+
+
+def _upright(engine: Any, pixels: _Pixels, boxes: _Boxes) -> tuple[_Pixels, _Boxes]:
+    """Turn the page by a quarter or half, if its longest lines are turned."""
+    widths, heights = _sides(boxes)
+    order = np.argsort(-np.maximum(widths, heights))[:_N_VOTERS]
+    longest, is_tall = boxes[order], (heights >= _TALL * widths)[order]
+    # Of boxes of the minority nothing can be learnt about the page.
+    lies = bool(is_tall.sum() * 2 > len(is_tall))
+    crops = engine.crop_text_regions(pixels, longest[is_tall == lies])  # tall ones come lying
+    if not lies and not _stand_on_their_heads(engine, crops):
+        return pixels, boxes
+    turned = [np.ascontiguousarray(crop[::-1, ::-1]) for crop in crops]
+    _, as_they_are = _recognise_crops(engine, crops)
+    _, upside_down = _recognise_crops(engine, turned)
+    is_upside_down = float(np.mean(upside_down)) > float(np.mean(as_they_are))
+    quarters = int(lies) + 2 * is_upside_down  # counter-clockwise
+    return _turned(pixels, boxes, quarters)
+
+
+def _stand_on_their_heads(engine: Any, crops: Sequence[_Pixels]) -> bool:
+    _, classified = engine.cls_and_rotate(list(crops))
+    votes = [label == "180" for label, _ in classified.cls_res]
+    return sum(votes) * 2 >= len(votes)
+
+
+def _turned(pixels: _Pixels, boxes: _Boxes, quarters: int) -> tuple[_Pixels, _Boxes]:
+    for _ in range(quarters):
+        width = pixels.shape[1]
+        pixels = np.rot90(pixels)
+        # What was at the right is at the top; the top right corner becomes the top left.
+        boxes = np.roll(np.stack([boxes[..., 1], width - boxes[..., 0]], axis=-1), -1, axis=1)
+    return np.ascontiguousarray(pixels), np.ascontiguousarray(boxes, dtype=np.float32)
+
+
+def _recognise(
+    engine: Any, pixels: _Pixels, boxes: _Boxes
+) -> tuple[Sequence[str], Sequence[float]]:
+    crops = engine.crop_text_regions(pixels, boxes)
+    widths, heights = _sides(boxes)
+    tall = np.flatnonzero(heights >= _TALL * widths).tolist()
+    if tall:  # a line in the margin may run up or down
+        turned, _ = engine.cls_and_rotate([crops[i] for i in tall])
+        for i, crop in zip(tall, turned, strict=True):
+            crops[i] = crop
+    return _recognise_crops(engine, crops)
+
+
+def _recognise_crops(
+    engine: Any, crops: Sequence[_Pixels]
+) -> tuple[Sequence[str], Sequence[float]]:
+    recognised = engine.recognize_txt(list(crops))
+    return recognised.txts, recognised.scores
+
+
+def _rectangles(boxes: _Boxes) -> NDArray[np.float32]:
+    """Return (left, top, right, bottom) of boxes after the page's skew is taken out."""
+    widths, heights = _sides(boxes)
+    along = (boxes[:, 1] - boxes[:, 0])[widths >= _MIN_WIDTH_FOR_SKEW * heights]
+    angle = median(np.arctan2(along[:, 1], along[:, 0]).tolist()) if len(along) else 0.0
+    cos, sin = math.cos(angle), math.sin(angle)
+    corners = boxes @ np.array([[cos, -sin], [sin, cos]], dtype=np.float32)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
