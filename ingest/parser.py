@@ -30,7 +30,7 @@ from ingest.loaders.base import ParseLimits
 from ingest.loaders.libreoffice import NEW_FORMATS, convert
 from ingest.parser_child import MEGABYTE, read_file, write_message
 from kb.errors import CancelledError, CorruptFileError, LimitExceededError, LoadError
-from kb.records import Heading, LoadedDocument
+from kb.records import Flag, Heading, LoadedDocument
 
 __all__ = ["ParseLimits", "Parser"]
 
@@ -299,6 +299,7 @@ def _document(document: dict[str, Any], name: str) -> LoadedDocument:
         content_hash=document["content_hash"],
         size_bytes=document["size_bytes"],
         notes=tuple(document["notes"]),
+        flags=tuple(Flag(*flag) for flag in document["flags"]),
     )
 
 
