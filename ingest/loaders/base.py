@@ -132,7 +132,7 @@ class TextBuilder:
             "".join(self._parts),
             tuple(self._headings),
             tuple(self._pages),
-            hidden=dict(self.hidden),
+            hidden=+self.hidden,
         )
 
     def _write(self, piece: str) -> None:

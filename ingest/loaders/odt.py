@@ -8,6 +8,7 @@ has no headings, chapter titles in the text count.
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from zipfile import BadZipFile, ZipFile
 
 from lxml import etree
@@ -47,7 +48,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
         raise CorruptFileError(f"the file is another OpenDocument format, not {_KIND}")
     _Reader(builder, limits).read(body)
     loaded = builder.build()
-    return loaded if loaded.headings else LoadedText(loaded.text, find_chapters(loaded.text))
+    return loaded if loaded.headings else replace(loaded, headings=find_chapters(loaded.text))
 
 
 class _Reader:

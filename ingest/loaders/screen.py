@@ -58,7 +58,7 @@ def screen(loaded: LoadedText) -> LoadedText:
     flags = list(loaded.flags)
     for what, n in sorted(loaded.hidden.items()):
         kind: FlagKind = "invisible_characters" if what in _CHARACTERS else "invisible_text"
-        of = what if what in _CHARACTERS else f"characters of {what}"
+        of = what if what in _CHARACTERS else f"character{'s' if n > 1 else ''} of {what}"
         flags.append(Flag(kind, f"left out: {n:,} {of}"))
     readable = _ZERO_WIDTH.sub("", loaded.text)
     flags += _flag("instruction", "reads like orders to a language model", find_orders(readable))

@@ -15,6 +15,11 @@ _INVISIBLE = re.compile(
 )
 
 
+def n_visible(text: str) -> int:
+    """Return how many characters are no white space."""
+    return sum(map(len, text.split()))
+
+
 def squeeze(text: str) -> str:
     """Make one line of `text`: runs of white space become one space.
 
