@@ -10,6 +10,7 @@ Tables have no marked cells in PDF; their rows come as lines.
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -19,6 +20,7 @@ import pypdfium2.raw as pdfium_raw
 
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder
 from ingest.loaders.chapters import find_chapters
+from ingest.loaders.pdf_hidden import visible_text
 from ingest.loaders.pdf_lines import clean, drop_running_lines, goes_on_across_pages, join_lines
 from kb.errors import (
     CorruptFileError,
@@ -47,7 +49,8 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
             raise LimitExceededError(
                 f"the PDF has {n_pages:,} pages, more than {limits.max_pages:,}; split it"
             )
-        found = [_read_lines(document, i) for i in range(n_pages)]
+        hidden: Counter[str] = Counter()
+        found = [_read_lines(document, i, hidden) for i in range(n_pages)]
         pages = [lines or [] for lines in found]
         pictures = [i for i in range(n_pages) if not pages[i] and _has_pictures(document, i)]
         if not any(pages):
@@ -58,12 +61,12 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
                     "the PDF holds only images; OCR is not built in yet, "
                     "so run it through an OCR program first"
                 )
-            return LoadedText("", pages=(0,) * n_pages)
+            return LoadedText("", pages=(0,) * n_pages, hidden=hidden)
         titles = list(_outline(document))
     unread = [i for i, lines in enumerate(found) if lines is None]
     pages = drop_running_lines(pages)
     loaded = _build(pages, _find_titles(pages, titles), limits)
-    return replace(loaded, notes=tuple(_notes(pictures, unread)))
+    return replace(loaded, notes=tuple(_notes(pictures, unread)), hidden=hidden)
 
 
 def _open_error(exc: pdfium.PdfiumError) -> EncryptedFileError | CorruptFileError:
@@ -76,14 +79,20 @@ def _open_error(exc: pdfium.PdfiumError) -> EncryptedFileError | CorruptFileErro
     return CorruptFileError("the PDF is damaged and cannot be opened")
 
 
-def _read_lines(document: pdfium.PdfDocument, index: int) -> list[str] | None:
-    """Return the lines of one page that are not blank; None for a page that cannot be read."""
+def _read_lines(
+    document: pdfium.PdfDocument, index: int, hidden: Counter[str]
+) -> list[str] | None:
+    """Return the lines of one page that are not blank; None for a page that cannot be read.
+
+    What nobody sees is left out and added to `hidden`.
+    """
     try:
         page = document[index]
         textpage = page.get_textpage()
-        text = textpage.get_text_range()
+        text, left_out = visible_text(page, textpage)
     except pdfium.PdfiumError:
         return None
+    hidden.update(left_out)
     textpage.close()
     page.close()
     return [line for line in clean(text).split("\n") if line]
