@@ -2,7 +2,8 @@
 
 A loader is a module of this package with a function ``load(data, limits) -> LoadedText``; it is
 imported when first needed, in the parser child. To add a format, write the module and name it
-here. Raise a loader's version when its text or flags change: only then are known files parsed again.
+here. Raise a loader's version when its text or flags change: only then are known files parsed
+again.
 """
 
 from importlib import import_module

@@ -72,9 +72,9 @@ def _why_hidden(run: Any, chains: dict[str, tuple[Any, ...]], *, is_dark: bool) 
     if vanish is not None and vanish.get(qn("w:val")) not in _OFF:
         return HIDDEN
     size = _first(holders, "w:sz")
-    if size is not None and (value := size.get(qn("w:val"), "")).isdecimal():
-        if int(value) <= _TINY_HALF_POINTS:
-            return TINY
+    half_points = "" if size is None else size.get(qn("w:val"), "")
+    if half_points.isdecimal() and int(half_points) <= _TINY_HALF_POINTS:
+        return TINY
     colour = _first(holders, "w:color")
     if colour is None or not _is_white(colour.get(qn("w:val"), "")) or is_dark:
         return ""

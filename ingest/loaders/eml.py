@@ -130,9 +130,7 @@ def _joined(texts: list[LoadedText]) -> LoadedText:
     if len(texts) == 1:
         return texts[0]
     hidden = sum((Counter(text.hidden) for text in texts), Counter[str]())
-    return LoadedText(
-        "\n\n".join(text.text for text in texts if text.text.strip()), hidden=hidden
-    )
+    return LoadedText("\n\n".join(text.text for text in texts if text.text.strip()), hidden=hidden)
 
 
 def _file_name(part: Message) -> str:

@@ -282,10 +282,7 @@ class _Reader:
 
 
 def _is_skipped(tag: str, attributes: Mapping[str, str]) -> bool:
-    return (
-        _SKIPPED.fullmatch(tag) is not None
-        or attributes.get("role") in _SKIPPED_ROLES
-    )
+    return _SKIPPED.fullmatch(tag) is not None or attributes.get("role") in _SKIPPED_ROLES
 
 
 def _is_wordy(raw: str, linked: str) -> bool:

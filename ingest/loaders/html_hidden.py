@@ -24,7 +24,9 @@ _TINY_PX = 1.0
 _FAINT = 0.05  # opacity
 _NEAR = 10  # of 255 in each of red, green and blue: nobody sees the difference
 _SELECTOR = re.compile(r"([a-z][a-z0-9]*|\*)?((?:[.#][\w-]+)*)")
-_NUMBER = re.compile(r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))(px|pt|em|rem|ex|ch|vw|vh|%|in|cm|mm)?$")
+_NUMBER = re.compile(
+    r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))(px|pt|em|rem|ex|ch|vw|vh|%|in|cm|mm)?$"
+)
 _PX = {"": 1.0, "px": 1.0, "pt": 1.333, "in": 96.0, "cm": 37.8, "mm": 3.78}
 _CLIPPED = re.compile(
     r"rect\((?:\s*,?\s*[01](?:px)?){4}\s*\)|inset\(\s*(?:[5-9]\d|100)(?:\.\d+)?%\s*\)|circle\(\s*0"
@@ -42,9 +44,10 @@ _NAMES = {
 }  # fmt: skip
 _WHITE = (255, 255, 255)
 _READ = frozenset(
-    "display visibility opacity font-size font color background background-color background-image "
-    "position left top right bottom text-indent clip clip-path width height max-width max-height "
-    "overflow transform margin-left".split()
+    ("display", "visibility", "opacity", "font-size", "font", "color", "clip", "clip-path")
+    + ("background", "background-color", "background-image", "text-indent", "margin-left")
+    + ("position", "left", "top", "right", "bottom", "overflow", "transform")
+    + ("width", "height", "max-width", "max-height")
 )
 
 _HIDING = ("display", "visibility", "opacity", "overflow", "transform")
@@ -219,7 +222,9 @@ def _px(value: str) -> float:
     match = _NUMBER.match(value)
     if not match:
         return 0.0
-    return float(match[1]) * _PX.get(match[2] or "", 10.0 if match[2] in ("%", "vw", "vh") else 16.0)
+    return float(match[1]) * _PX.get(
+        match[2] or "", 10.0 if match[2] in ("%", "vw", "vh") else 16.0
+    )
 
 
 def _colour(value: str) -> _Colour | None:

@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-
 _MOST = 1000  # passages; more of them say nothing new
 _W = r"(?:\s+[a-z']{1,15})"  # one more English word
 _INSTRUCTIONS = r"(?:instructions?|prompts?|directives|guidelines|programming)\b"
 _MODEL = r"(?:ai|a\.i\.|llm|language model|ai (?:model|assistant|agent)|chat ?bot|gpt|chatglm)s?\b"
 _MODEL_ZH = "(?:ai|人工智能|人工智慧|大?语言模型|大?語言模型|大模型|聊天机器人|聊天機器人)"
 _ORDERS_ZH = "(?:指令|指示|提示词|提示詞|系统提示|系統提示|系统设定|系統設定|人设|人設)"
-_BEFORE_ZH = "(?:之前|以上|上面|上述|前面|先前|此前|以前|原有|原来|原來|系统|系統|你的|所有|一切|全部|任何)"
+_BEFORE_ZH = (
+    "(?:之前|以上|上面|上述|前面|先前|此前|以前|原有|原来|原來|系统|系統|你的|所有|一切|全部|任何)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ _ORDERS = (
     _pattern(
         "ignore|disregard|forget",
         r"(?:\s+(?:all|any|the|of|these|those|your|my)){0,3}\s+(?:everything|instructions?|prompts?)"
-        rf"{_W}{{0,3}}?\s+(?:above|before this|so far|you were (?:told|given)|you have been (?:told|given))\b",
+        rf"{_W}{{0,3}}?\s+(?:above|before this|so far|you (?:were|have been) (?:told|given))\b",
     ),
     # A new role: "You are now a pirate chatbot", "act as an unrestricted AI"
     _pattern(
@@ -62,22 +63,25 @@ _ORDERS = (
     # What the model was told before is asked for
     _pattern(
         "reveal|print|repeat|show|output|display|disclose|leak|tell me|send me|write out",
-        rf"{_W}{{0,4}}?\s+(?:system prompt\b|(?:your|initial|hidden)(?:\s+system)?\s+{_INSTRUCTIONS})",
+        rf"{_W}{{0,4}}?\s+(?:system prompt\b"
+        rf"|(?:your|initial|hidden)(?:\s+system)?\s+{_INSTRUCTIONS})",
     ),
     # The model is spoken to as what it is
     _pattern(
         "if you are|if you're|since you are|because you are|as",
         rf"\s+an?(?:\s+(?:large|helpful)){{0,2}}\s+{_MODEL}(?:\s+(?:assistant|model|agent))?"
-        r"(?:\s+(?:reading|processing|summari[sz]ing|reviewing)|,?\s+(?:you (?:must|should|will|have to)|ignore|please|do not)\b)",
+        r"(?:\s+(?:reading|processing|summari[sz]ing|reviewing)"
+        r"|,?\s+(?:you (?:must|should|will|have to)|ignore|please|do not)\b)",
     ),
     _pattern(
-        "note to|message to|message for|instructions for|instruction for|instructions to|attention|important for",
+        "note to|message to|message for|instructions for|instructions to|attention|important for",
         rf"\s*[:,]?(?:\s+(?:all|any|the|every)){{0,2}}(?:\s+(?:large|reading)){{0,1}}\s*{_MODEL}"
         r"(?:\s+(?:assistants?|models?|agents?|reading this)){0,2}\s*[:：.,!-]",
     ),
     _pattern(
-        "system prompt|system instruction|system instructions|system override|new instructions|new system prompt",
-        r"\s*(?:\]|\*\*)?\s*[:：]\s*(?:you|ignore|disregard|from now|always|never|the assistant|do not)",
+        "system prompt|system instruction|system override|new instructions|new prompt",
+        r"s?\s{0,3}(?:\]|\*\*)?\s{0,3}[:：]\s{0,3}"
+        r"(?:you|ignore|disregard|from now|always|never|the assistant|do not)\b",
     ),
     _pattern(
         "do not tell|don't tell|do not inform|do not alert|without telling|without informing",
@@ -113,15 +117,21 @@ _ORDERS = (
         "如果你是|若你是|假如你是|既然你是|作为|作為",
         rf"(?:一个|一個|一名|一款)?{_MODEL_ZH}(?:助手|模型)?[，,]?(?:请|請|你|您)(?:必须|必須|应|應|要|务必|務必|忽略|不要)",
     ),
-    _pattern("致|给|給|告|对|對", rf"(?:所有|各位|阅读本文的|閱讀本文的)?{_MODEL_ZH}(?:助手|模型)?的?(?:指令|指示|留言|说明|說明)?[：:]"),
+    _pattern(
+        "致|给|給|告|对|對",
+        rf"(?:所有|各位|阅读本文的|閱讀本文的)?{_MODEL_ZH}(?:助手|模型)?的?(?:指令|指示|留言|说明|說明)?[：:]",
+    ),
     _pattern("新指令|系统指令|系統指令|新的指令|最高指令", "[：:]"),
-    _pattern("不要|别|別|切勿|无需|無需", "(?:告诉|告訴|告知|提醒|通知|让|讓)用户|用戶"),
-    _pattern("解除|绕过|繞過|突破|无视|無視", "(?:你|您)的?[^。！？\n]{0,4}(?:限制|约束|約束|审查|審查|准则|準則)"),
+    _pattern("不要|切勿", "(?:告诉|告訴|告知)用[户戶]"),
+    _pattern(
+        "解除|绕过|繞過|突破|无视|無視",
+        "(?:你|您)的?[^。！？\n]{0,4}(?:限制|约束|約束|审查|審查|准则|準則)",
+    ),
 )
 # Beginnings of roles as chat formats write them.
 _ROLE_MARK = re.compile(
-    r"<[|｜][A-Za-z][A-Za-z0-9_▁]{1,30}[|｜]>|\[Round \d{1,4}\]|\[/?INST\]|<</?SYS>>|\[[gs]?MASK\]\s?<sop>"
-    r"|<(?:start|end)_of_turn>|^\#{2,3} ?(?:Instruction|System|Response|指令|系统) ?[:：]",
+    r"<[|｜][A-Za-z][A-Za-z0-9_▁]{1,30}[|｜]>|\[Round \d{1,4}\]|\[/?INST\]|<</?SYS>>"
+    r"|\[[gs]?MASK\]\s?<sop>|<(?:start|end)_of_turn>|^\#{2,3} ?(?:Instruction|System|Response|指令|系统) ?[:：]",
     re.MULTILINE,
 )
 

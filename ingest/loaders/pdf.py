@@ -79,9 +79,7 @@ def _open_error(exc: pdfium.PdfiumError) -> EncryptedFileError | CorruptFileErro
     return CorruptFileError("the PDF is damaged and cannot be opened")
 
 
-def _read_lines(
-    document: pdfium.PdfDocument, index: int, hidden: Counter[str]
-) -> list[str] | None:
+def _read_lines(document: pdfium.PdfDocument, index: int, hidden: Counter[str]) -> list[str] | None:
     """Return the lines of one page that are not blank; None for a page that cannot be read.
 
     What nobody sees is left out and added to `hidden`.

@@ -33,9 +33,8 @@ _MAX_DEPTH = 8  # forms inside forms
 _MAX_OBJECTS = 500_000  # on a page; text beyond is kept
 _NEAR_PT = 2.0
 _SCAN_SHARE = 0.5  # of the page: pictures that cover so much are a scan
-# What a render mode paints: its inside, its outline. 3 is nothing, 7 only clips.
-_FILLS, _STROKES = (0, 2, 4, 6), (1, 5)
-_NO_TEXT = -1
+# Render modes that paint outlines only, and the one that paints nothing but clips; 3 is invisible.
+_STROKES, _CLIPS, _NO_TEXT = (1, 5), 7, -1
 
 _Matrix = tuple[float, float, float, float, float, float]
 _Box = tuple[float, float, float, float]  # left, bottom, right, top
@@ -130,7 +129,7 @@ def _levels(page: pdfium.PdfPage) -> Iterator[_Level]:
         n_left -= len(objects)
         modes = [_mode(item) for item in objects]
         yield _Level(objects, modes, matrix)
-        if depth == _MAX_DEPTH:
+        if depth == _MAX_DEPTH or _NO_TEXT not in modes:
             continue
         for item, mode in zip(objects, modes, strict=True):
             if mode == _NO_TEXT and _kind(item) == raw.FPDF_PAGEOBJ_FORM:
@@ -150,8 +149,8 @@ def _suspects(levels: list[_Level]) -> dict[int, str]:
             if mode == 3:
                 found[item] = INVISIBLE
                 continue
-            read = _fill if mode in _FILLS else _stroke if mode in _STROKES else None
-            if read is not None and read(item, red, green, blue, alpha):
+            read = _fill if mode not in _STROKES else _stroke
+            if mode != _CLIPS and read(item, red, green, blue, alpha):
                 if values[3] < _CLEAR_BELOW:
                     found[item] = INVISIBLE
                     continue
@@ -199,8 +198,8 @@ def _is_coloured(path: int) -> bool:
         return False
     if not _fill(path, *colour.to):
         return True  # a pattern
-    *channels, alpha = colour.values
-    return min(channels) < _WHITE_FROM and alpha >= _CLEAR_BELOW
+    red, green, blue, alpha = map(int, colour.values)
+    return min(red, green, blue) < _WHITE_FROM and alpha >= _CLEAR_BELOW
 
 
 def _runs(

@@ -21,7 +21,9 @@ _TAG = "\U000e0000-\U000e007f"
 _SELECTOR = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 # A letter of a script that has no use for zero-width characters between all of its letters, as
 # Arabic, Indic and Tibetan scripts have.
-_LETTER = "[^\\W\u0590-\u109f\u1780-\u18af\u1a20-\u1aaf\ua840-\uabff\ufb1d-\ufeff\U00010800-\U00011fff]"
+_LETTER = (
+    "[^\\W\u0590-\u109f\u1780-\u18af\u1a20-\u1aaf\ua840-\uabff\ufb1d-\ufeff\U00010800-\U00011fff]"
+)
 _ANY = re.compile(f"[{_TAG}{_SELECTOR}{ZERO_WIDTH}\u202a-\u202e\u2066-\u2069]")
 # What is left out is the first group where there is one, else all of the match.
 _INVISIBLE = (
@@ -46,6 +48,7 @@ _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-
 _BETWEEN_LETTERS = "zero-width characters between letters"
 _DIRECTION = "direction controls"
 _CHARACTERS = frozenset((_BETWEEN_LETTERS, _DIRECTION, *(what for what, _ in _INVISIBLE)))
+_PASSES = 4  # what is left out may bring others together
 _SHOWN_CHARS = 60  # of a passage that is flagged
 
 _Span = tuple[int, int, str]
@@ -54,7 +57,8 @@ _Span = tuple[int, int, str]
 def screen(loaded: LoadedText) -> LoadedText:
     """Return the text without characters that carry hidden text, and with its flags."""
     if not loaded.text.isascii() and _ANY.search(loaded.text):
-        loaded = _without(loaded, _invisible(loaded.text))
+        for _ in range(_PASSES):
+            loaded = _without(loaded, _invisible(loaded.text))
     flags = list(loaded.flags)
     for what, n in sorted(loaded.hidden.items()):
         kind: FlagKind = "invisible_characters" if what in _CHARACTERS else "invisible_text"

@@ -10,9 +10,7 @@ _BREAK_BETWEEN_WIDE = re.compile(rf"(?<=[{WIDE}])[^\S\n]*\n\s*(?=[{WIDE}])")
 ZERO_WIDTH = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u2060-\u2064\u206a-\u206f\ufeff"
 # Soft hyphens, zero-width spaces and word joiners; joiners inside emoji and Indic words stay, and
 # so do long runs, which `ingest/loaders/screen.py` looks at.
-_INVISIBLE = re.compile(
-    f"(?<![{ZERO_WIDTH}])[\u00ad\u200b\u2060\ufeff]{{1,2}}(?![{ZERO_WIDTH}])"
-)
+_INVISIBLE = re.compile(f"(?<![{ZERO_WIDTH}])[\u00ad\u200b\u2060\ufeff]{{1,2}}(?![{ZERO_WIDTH}])")
 
 
 def n_visible(text: str) -> int:
