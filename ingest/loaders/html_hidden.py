@@ -43,12 +43,12 @@ _NAMES = {
     "navy": (0, 0, 128), "orange": (255, 165, 0), "purple": (128, 0, 128),
 }  # fmt: skip
 _WHITE = (255, 255, 255)
-_READ = frozenset(
-    ("display", "visibility", "opacity", "font-size", "font", "color", "clip", "clip-path")
-    + ("background", "background-color", "background-image", "text-indent", "margin-left")
-    + ("position", "left", "top", "right", "bottom", "overflow", "transform")
-    + ("width", "height", "max-width", "max-height")
-)
+_READ = {
+    *("display", "visibility", "opacity", "font-size", "font", "color", "clip", "clip-path"),
+    *("background", "background-color", "background-image", "text-indent", "margin-left"),
+    *("position", "left", "top", "right", "bottom", "overflow", "transform"),
+    *("width", "height", "max-width", "max-height"),
+}
 
 _HIDING = ("display", "visibility", "opacity", "overflow", "transform")
 

@@ -131,7 +131,8 @@ _ORDERS = (
 # Beginnings of roles as chat formats write them.
 _ROLE_MARK = re.compile(
     r"<[|｜][A-Za-z][A-Za-z0-9_▁]{1,30}[|｜]>|\[Round \d{1,4}\]|\[/?INST\]|<</?SYS>>"
-    r"|\[[gs]?MASK\]\s?<sop>|<(?:start|end)_of_turn>|^\#{2,3} ?(?:Instruction|System|Response|指令|系统) ?[:：]",
+    r"|\[[gs]?MASK\]\s?<sop>|<(?:start|end)_of_turn>"
+    r"|^\#{2,3} ?(?:Instruction|System|Response|指令|系统) ?[:：]",
     re.MULTILINE,
 )
 
