@@ -150,5 +150,6 @@ def document_json(document: Document, source: Source) -> dict[str, Any]:
         "encoding": document.encoding,
         "encoding_guessed": document.encoding_guessed,
         "updated_at": document.updated_at,
+        "flags": [flag.to_dict() for flag in document.flags],
         "source": {"kind": source.kind, "label": source.label},
     }

@@ -24,7 +24,7 @@ from ingest.loaders.libreoffice import NEW_FORMATS, convert
 from ingest.parser_child import read_file
 from ingest.parser_process import ParserProcess
 from kb.errors import CancelledError, LoadError
-from kb.records import Heading, LoadedDocument
+from kb.records import Flag, Heading, LoadedDocument
 
 __all__ = ["ParseLimits", "Parser"]
 
@@ -165,6 +165,7 @@ def _document(document: dict[str, Any], name: str) -> LoadedDocument:
         content_hash=document["content_hash"],
         size_bytes=document["size_bytes"],
         notes=tuple(document["notes"]),
+        flags=tuple(Flag(*flag) for flag in document["flags"]),
     )
 
 

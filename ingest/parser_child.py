@@ -196,6 +196,7 @@ def _document(data: bytes, loaded: LoadedText) -> dict[str, Any]:
         "content_hash": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),
         "notes": list(loaded.notes),
+        "flags": [[flag.kind, flag.detail] for flag in loaded.flags],
     }
 
 

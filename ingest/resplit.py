@@ -13,7 +13,7 @@ from ingest.splitter import SPLITTER
 from ingest.sync import SyncParts
 from kb.records import Heading, KnowledgeBase, LoadedDocument
 from kb.storage.bases import list_bases, list_sources
-from kb.storage.documents import write_document
+from kb.storage.documents import stored_flags, write_document
 from kb.storage.embeddings import find_embeddings, store_embeddings
 from kb.storage.tables import DocumentRow, DocumentVersionRow, KnowledgeBaseRow
 
@@ -69,6 +69,7 @@ def _resplit_base(parts: SyncParts, base: KnowledgeBase) -> None:
             loader=version.loader,
             content_hash=version.content_hash,
             size_bytes=document.size_bytes,
+            flags=stored_flags(document),
         )
         prepared, strings = prepare(document.path, document.stat_key, loaded)
         texts = {c.text_hash: s for c, s in zip(prepared.chunks, strings, strict=True)}

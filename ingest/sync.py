@@ -579,7 +579,8 @@ class _Writer:
         tally.chunks += counts.added
         kind = "changed" if document.path in self._changed else "added"
         tally.changes[kind].append(document.path)
-        tally.notes += [FileNote(document.path, note) for note in document.loaded.notes]
+        notes = (*document.loaded.notes, *(flag.detail for flag in document.loaded.flags))
+        tally.notes += [FileNote(document.path, note) for note in notes]
         if not document.chunks:
             tally.empty.append(document.path)
         _advance(

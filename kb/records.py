@@ -10,6 +10,11 @@ from typing import Any, Literal
 
 Channel = Literal["hybrid", "dense", "lexical"]
 DocumentStatus = Literal["ready", "empty", "failed"]
+# Text that no reader sees, and characters likewise: left out. Passages that speak to a model,
+# marks of a role in its prompt, and parts that a program does not show at first: kept.
+FlagKind = Literal[
+    "invisible_text", "invisible_characters", "instruction", "role_marker", "hidden_part"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,20 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Flag:
+    """What the owner of a document should look at; see `FlagKind`.
+
+    `detail` is a sentence: what was found, how much of it, and whether it was left out.
+    """
+
+    kind: FlagKind
+    detail: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"kind": self.kind, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One source file: identity, state and size, without its text."""
 
@@ -74,6 +93,7 @@ class Document:
     encoding: str | None
     encoding_guessed: bool
     updated_at: str
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +113,8 @@ class LoadedDocument:
     the offset at which page ``i + 1`` begins, empty where the format has no pages.
     `encoding` is the name of the text encoding, None for formats that have none of their own.
     `content_hash` is the SHA-256 of the bytes that were parsed, in hex. `notes` say what of the
-    file is not in the text, for its owner; they are reported, not stored.
+    file is not in the text, for its owner; they are reported, not stored. `flags` are stored
+    with the document.
     """
 
     text: str
@@ -105,6 +126,7 @@ class LoadedDocument:
     content_hash: str
     size_bytes: int
     notes: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

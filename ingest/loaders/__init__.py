@@ -2,7 +2,8 @@
 
 A loader is a module of this package with a function ``load(data, limits) -> LoadedText``; it is
 imported when first needed, in the parser child. To add a format, write the module and name it
-here. Raise a loader's version when its text changes: only then are known files parsed again.
+here. Raise a loader's version when its text or flags change: only then are known files parsed
+again.
 """
 
 from importlib import import_module
@@ -10,41 +11,42 @@ from pathlib import PurePosixPath
 from types import ModuleType
 
 from ingest.loaders.base import LoadedText, ParseLimits
+from ingest.loaders.screen import screen
 from ingest.loaders.signature import check_is_text
 from kb.errors import UnsupportedFormatError
 
 # extension -> (module, version)
 LOADERS: dict[str, tuple[str, str]] = {
-    ".txt": ("text", "text/1"),
-    ".text": ("text", "text/1"),
-    ".log": ("text", "text/1"),
-    ".md": ("markdown", "markdown/1"),
-    ".markdown": ("markdown", "markdown/1"),
-    ".rst": ("rst", "rst/1"),
-    ".html": ("html", "html/1"),
-    ".htm": ("html", "html/1"),
-    ".xhtml": ("html", "html/1"),
-    ".pdf": ("pdf", "pdf/2"),
-    ".docx": ("docx", "docx/1"),
-    ".doc": ("doc", "doc/1"),
-    ".pptx": ("pptx", "pptx/1"),
-    ".pptm": ("pptx", "pptx/1"),
-    ".ppsx": ("pptx", "pptx/1"),
-    ".ppt": ("ppt", "ppt/1"),
-    ".xlsx": ("xlsx", "xlsx/1"),
-    ".xlsm": ("xlsx", "xlsx/1"),
-    ".xls": ("xls", "xls/1"),
-    ".csv": ("csv", "csv/1"),
-    ".tsv": ("csv", "csv/1"),
-    ".odt": ("odt", "odt/1"),
-    ".rtf": ("rtf", "rtf/1"),
-    ".epub": ("epub", "epub/1"),
-    ".eml": ("eml", "eml/1"),
-    ".msg": ("msg", "msg/1"),
-    ".json": ("json", "json/1"),
-    ".jsonl": ("json", "json/1"),
-    ".ndjson": ("json", "json/1"),
-    ".ipynb": ("ipynb", "ipynb/1"),
+    ".txt": ("text", "text/2"),
+    ".text": ("text", "text/2"),
+    ".log": ("text", "text/2"),
+    ".md": ("markdown", "markdown/2"),
+    ".markdown": ("markdown", "markdown/2"),
+    ".rst": ("rst", "rst/2"),
+    ".html": ("html", "html/2"),
+    ".htm": ("html", "html/2"),
+    ".xhtml": ("html", "html/2"),
+    ".pdf": ("pdf", "pdf/3"),
+    ".docx": ("docx", "docx/2"),
+    ".doc": ("doc", "doc/2"),
+    ".pptx": ("pptx", "pptx/2"),
+    ".pptm": ("pptx", "pptx/2"),
+    ".ppsx": ("pptx", "pptx/2"),
+    ".ppt": ("ppt", "ppt/2"),
+    ".xlsx": ("xlsx", "xlsx/2"),
+    ".xlsm": ("xlsx", "xlsx/2"),
+    ".xls": ("xls", "xls/2"),
+    ".csv": ("csv", "csv/2"),
+    ".tsv": ("csv", "csv/2"),
+    ".odt": ("odt", "odt/2"),
+    ".rtf": ("rtf", "rtf/2"),
+    ".epub": ("epub", "epub/2"),
+    ".eml": ("eml", "eml/2"),
+    ".msg": ("msg", "msg/2"),
+    ".json": ("json", "json/2"),
+    ".jsonl": ("json", "json/2"),
+    ".ndjson": ("json", "json/2"),
+    ".ipynb": ("ipynb", "ipynb/2"),
     ".png": ("picture", "picture/1"),
     ".jpg": ("picture", "picture/1"),
     ".jpeg": ("picture", "picture/1"),
@@ -53,7 +55,7 @@ LOADERS: dict[str, tuple[str, str]] = {
     ".bmp": ("picture", "picture/1"),
     ".webp": ("picture", "picture/1"),
     ".gif": ("picture", "picture/1"),
-    "": ("text", "text/1"),  # README, LICENSE; what is no text is refused by its bytes
+    "": ("text", "text/2"),  # README, LICENSE; what is no text is refused by its bytes
 }
 # Source code and configuration, read as it is.
 _CODE = (
@@ -62,7 +64,7 @@ _CODE = (
     "mk ml mm org patch php pl pm properties proto ps1 py pyi r rb rs s scala scss sh sol sql "
     "srt st svelte swift tcl tex tf toml ts tsx v vb vhd vhdl vtt vue xml xsd yaml yml zig zsh"
 )
-LOADERS |= {f".{suffix}": ("code", "code/1") for suffix in _CODE.split()}
+LOADERS |= {f".{suffix}": ("code", "code/2") for suffix in _CODE.split()}
 _BINARY_FORMATS = frozenset(
     ("pdf", "docx", "doc", "pptx", "ppt", "xlsx", "xls", "odt", "rtf", "epub", "msg", "picture")
 )
@@ -79,7 +81,7 @@ def is_supported(name: str) -> bool:
 
 
 def loader_version(name: str) -> str:
-    """Return what reads this file, as "pdf/1"; "" when nothing does."""
+    """Return what reads this file, as "pdf/2"; "" when nothing does."""
     _, version = LOADERS.get(extension(name), ("", ""))
     return version
 
@@ -115,4 +117,4 @@ def load_bytes(data: bytes, name: str, limits: ParseLimits) -> LoadedText:
     if module not in _BINARY_FORMATS:
         check_is_text(data, suffix)
     loaded: LoadedText = loader.load(data, limits)
-    return loaded
+    return screen(loaded)

@@ -8,6 +8,7 @@ from ingest.loaders import is_supported, load_bytes
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder
 from ingest.loaders.whitespace import squeeze
 from kb.errors import CorruptFileError, LimitExceededError, LoadError, UnsupportedFormatError
+from kb.records import Flag
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,9 @@ def mail_text(mail: Mail, limits: ParseLimits) -> LoadedText:
     """
     builder = TextBuilder(limits.max_text_chars)
     notes = list(mail.notes)
+    flags: list[Flag] = []
     if not (mail.subject or mail.body.text.strip() or mail.files or mail.inner):
-        return LoadedText("")
+        return LoadedText("", hidden=mail.body.hidden)
     builder.heading(mail.subject, 1)
     _add_lines(builder, (f"{name}: {value}" for name, value in mail.fields if value))
     builder.append(mail.body, levels=1)
@@ -48,6 +50,7 @@ def mail_text(mail: Mail, limits: ParseLimits) -> LoadedText:
         loaded = mail_text(inner, inside)
         builder.append(loaded, levels=1)
         notes += loaded.notes
+        flags += loaded.flags
     if len(mail.files) > _MAX_ATTACHMENTS:
         notes.append(f"only the first {_MAX_ATTACHMENTS} of {len(mail.files)} attachments are read")
     for name, data in mail.files[:_MAX_ATTACHMENTS]:
@@ -57,10 +60,14 @@ def mail_text(mail: Mail, limits: ParseLimits) -> LoadedText:
             notes.append(f"attachment {name!r} is not read: {exc}")
             continue
         notes += [f"attachment {name!r}: {note}" for note in loaded.notes]
+        # The others are found again in the mail as a whole.
+        flags += [flag for flag in loaded.flags if flag.kind == "hidden_part"]
         if loaded.text.strip():
             builder.heading(name, 2)
             builder.append(loaded, levels=2)
-    return replace(builder.build(), notes=tuple(notes))
+        else:
+            builder.hidden.update(loaded.hidden)
+    return replace(builder.build(), notes=tuple(notes), flags=tuple(flags))
 
 
 def _add_lines(builder: TextBuilder, lines: Iterable[str]) -> None:

@@ -4,11 +4,13 @@ A loader is a plain function ``load(data, limits) -> LoadedText`` over the bytes
 runs in the parser child, reads nothing else and writes nothing.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from kb.errors import LimitExceededError
-from kb.records import Heading
+from kb.records import Flag, Heading
 
 if TYPE_CHECKING:
     from kb.config import Settings
@@ -66,6 +68,9 @@ class LoadedText:
     encoding: str | None = None
     encoding_guessed: bool = False
     notes: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    # What was left out since no reader sees it, as "white text", with its number of characters.
+    hidden: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class TextBuilder:
     """
 
     max_chars: int
+    hidden: Counter[str] = field(default_factory=Counter)  # as in `LoadedText`
     _parts: list[str] = field(default_factory=list)
     _headings: list[Heading] = field(default_factory=list)
     _pages: list[int] = field(default_factory=list)
@@ -116,6 +122,7 @@ class TextBuilder:
     def append(self, loaded: LoadedText, levels: int = 0) -> None:
         """Append another text with its headings, `levels` deeper; its pages are dropped."""
         before = self._n_chars
+        self.hidden.update(loaded.hidden)
         self.add(loaded.text)
         n_added = len(loaded.text.strip("\n").rstrip())
         start = self._n_chars - n_added
@@ -128,7 +135,12 @@ class TextBuilder:
             ]
 
     def build(self) -> LoadedText:
-        return LoadedText("".join(self._parts), tuple(self._headings), tuple(self._pages))
+        return LoadedText(
+            "".join(self._parts),
+            tuple(self._headings),
+            tuple(self._pages),
+            hidden=+self.hidden,
+        )
 
     def _write(self, piece: str) -> None:
         self._n_chars += len(piece)

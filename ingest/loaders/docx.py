@@ -5,15 +5,18 @@ file), tells headers and footers from the body and keeps merged cells. What it d
 a heading's level when the style is the author's own, so outline levels are read with
 python-docx. Where a document has no headings at all, chapter titles in the text count.
 
-Left out: text boxes, footnotes, comments, text in pictures; pages, which Word does not store.
+Left out: text boxes, footnotes, comments, text in pictures; pages, which Word does not store;
+text that nobody sees (`ingest/loaders/docx_hidden.py`), which is counted.
 """
 
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from zipfile import BadZipFile
 
 from docx import Document
+from docx.document import Document as DocumentObject
 from docx.opc.exceptions import OpcError
 from docx.oxml.ns import qn
 from lxml.etree import XMLSyntaxError
@@ -21,6 +24,7 @@ from lxml.etree import XMLSyntaxError
 from ingest.loaders.archive import check_archive
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cells
 from ingest.loaders.chapters import find_chapters
+from ingest.loaders.docx_hidden import remove_hidden
 from ingest.loaders.html import table_lines
 from ingest.loaders.unstructured_offline import Element, partition_docx
 from kb.errors import CorruptFileError
@@ -36,23 +40,28 @@ _LABEL = re.compile(r"[(（]?[\w一二三四五六七八九十百]{1,4}[.)、）
 def load(data: bytes, limits: ParseLimits) -> LoadedText:
     check_archive(data, "word/document.xml", _KIND, limits)
     try:
-        headings = _find_headings(data)
+        document = Document(io.BytesIO(data))
+        hidden = remove_hidden(document)
+        if hidden:
+            stripped = io.BytesIO()
+            document.save(stripped)
+            data = stripped.getvalue()
+        headings = _find_headings(document)
         # No language detection: it is slow, and wrong on short Chinese.
         elements = partition_docx(file=io.BytesIO(data), languages=[""])
     except (OpcError, BadZipFile, XMLSyntaxError, KeyError, ValueError, AttributeError) as exc:
         raise CorruptFileError("the Word document is damaged and cannot be read") from exc
-    loaded = _build(elements, headings, limits)
+    loaded = replace(_build(elements, headings, limits), hidden=hidden)
     if loaded.headings:
         return loaded
-    return LoadedText(loaded.text, find_chapters(loaded.text))
+    return replace(loaded, headings=find_chapters(loaded.text))
 
 
-def _find_headings(data: bytes) -> list[tuple[str, int]]:
+def _find_headings(document: DocumentObject) -> list[tuple[str, int]]:
     """Return ``(text, level from 1)`` of the paragraphs with an outline level, in order.
 
     A title (style "Title") stands above headings of level 1.
     """
-    document = Document(io.BytesIO(data))
     levels = {style.style_id: _style_level(style) for style in document.styles}
     found: list[tuple[str, int]] = []
     for paragraph in document.paragraphs:

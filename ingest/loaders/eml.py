@@ -8,6 +8,7 @@ fetched, no signature is checked.
 import email
 import email.policy
 import re
+from collections import Counter
 from email.errors import HeaderParseError, MessageError
 from email.header import decode_header
 from email.message import Message
@@ -128,7 +129,8 @@ def _bytes(part: Message) -> bytes:
 def _joined(texts: list[LoadedText]) -> LoadedText:
     if len(texts) == 1:
         return texts[0]
-    return LoadedText("\n\n".join(text.text for text in texts if text.text.strip()))
+    hidden = sum((Counter(text.hidden) for text in texts), Counter[str]())
+    return LoadedText("\n\n".join(text.text for text in texts if text.text.strip()), hidden=hidden)
 
 
 def _file_name(part: Message) -> str:

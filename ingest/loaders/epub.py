@@ -94,7 +94,7 @@ def _without_title(chapter: LoadedText, book: str) -> LoadedText:
     _, _, text = chapter.text.partition("\n")
     n_cut = len(chapter.text) - len(text)
     headings = (replace(h, start=h.start - n_cut) for h in chapter.headings[1:])
-    return LoadedText(text, tuple(headings))
+    return replace(chapter, text=text, headings=tuple(headings))
 
 
 def _check_not_locked(archive: ZipFile) -> None:

@@ -6,10 +6,12 @@ icons and leaves a space in Chinese sentences wherever the source has a line bre
 4 s and 340 MB for its imports.
 
 Left out: scripts, styles, forms, navigation, pictures, and anything beyond the file itself;
-nothing is fetched. Style sheets are not applied, so text hidden by them is read.
+nothing is fetched. Text that the page itself hides (`ingest/loaders/html_hidden.py`) is left out
+and counted; style sheets in other files are not known, so text hidden by them is read.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,8 +19,9 @@ from lxml import etree
 
 from ingest.decode import decode
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cells
+from ingest.loaders.html_hidden import StyleSheet
 from ingest.loaders.table import rows_as_lines
-from ingest.loaders.whitespace import squeeze
+from ingest.loaders.whitespace import n_visible, squeeze
 
 _SKIPPED = re.compile(
     r"script|style|noscript|template|svg|math|nav|iframe|object|applet|select|button|textarea"
@@ -74,8 +77,9 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
 
 def read_html(source: str, limits: ParseLimits) -> LoadedText:
     """Return the clean text of a page that is decoded already."""
-    builder = TextBuilder(limits.max_text_chars)
-    for block in _read(source, limits):
+    reader = _Reader(limits, StyleSheet(source))
+    builder = TextBuilder(limits.max_text_chars, hidden=reader.hidden)
+    for block in _read(source, reader):
         if block.level:
             builder.heading(block.text, block.level)
         else:
@@ -91,11 +95,10 @@ def declared_encoding(data: bytes) -> str | None:
 
 def table_lines(source: str, limits: ParseLimits) -> list[str]:
     """Return the rows of a table that another loader has as HTML, one line each."""
-    return [block.text for block in _read(source, limits)]
+    return [block.text for block in _read(source, _Reader(limits, StyleSheet("")))]
 
 
-def _read(source: str, limits: ParseLimits) -> list[_Block]:
-    reader = _Reader(limits)
+def _read(source: str, reader: "_Reader") -> list[_Block]:
     # huge_tree: without it libxml2 drops what is nested deeper than 256 levels. The reader
     # keeps no tree; time, memory and text limits hold.
     parser = etree.HTMLParser(target=reader, encoding="utf-8", huge_tree=True)
@@ -109,8 +112,11 @@ def _read(source: str, limits: ParseLimits) -> list[_Block]:
 class _Reader:
     """Receives the parser's events; `close` returns the blocks in document order."""
 
-    def __init__(self, limits: ParseLimits) -> None:
+    def __init__(self, limits: ParseLimits, sheet: StyleSheet) -> None:
+        self.hidden: Counter[str] = Counter()  # characters left out, by reason
         self._limits = limits
+        self._sheet = sheet
+        self._looks = [sheet.first_look()]  # of open elements
         self._outputs: list[list[_Block]] = [[]]  # the document, then open table cells
         self._tables: list[_Table] = []
         self._cells: list[_Cell] = []
@@ -130,6 +136,10 @@ class _Reader:
         if self._skipped or _is_skipped(tag, attributes):
             self._skipped += 1
             return
+        look = self._sheet.look(tag, attributes, self._looks[-1])
+        self._looks.append(look)
+        if look.is_gone:
+            return
         if tag == "br":
             self._inline.append(_BREAK)
         elif tag == "a":
@@ -142,7 +152,11 @@ class _Reader:
     def end(self, tag: str) -> None:
         if self._skipped:
             self._skipped -= 1
-        elif tag == "a":
+            return
+        look = self._looks.pop() if len(self._looks) > 1 else self._looks[0]
+        if look.is_gone:
+            return
+        if tag == "a":
             self._anchor = max(self._anchor - 1, 0)
         elif _BLOCK.fullmatch(tag) and not self._is_inside_heading(tag):
             self._flush()
@@ -150,6 +164,9 @@ class _Reader:
 
     def data(self, text: str) -> None:
         if self._skipped:
+            return
+        if hidden := self._looks[-1].hidden:
+            self.hidden[hidden] += n_visible(text)
             return
         if self._is_title:
             self._title += text
@@ -265,11 +282,7 @@ class _Reader:
 
 
 def _is_skipped(tag: str, attributes: Mapping[str, str]) -> bool:
-    return (
-        _SKIPPED.fullmatch(tag) is not None
-        or attributes.get("role") in _SKIPPED_ROLES
-        or "hidden" in attributes
-    )
+    return _SKIPPED.fullmatch(tag) is not None or attributes.get("role") in _SKIPPED_ROLES
 
 
 def _is_wordy(raw: str, linked: str) -> bool:

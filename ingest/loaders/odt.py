@@ -1,13 +1,15 @@
 """OpenDocument text (.odt): headings with their levels, paragraphs, lists, tables by row.
 
 Left out: headers and footers, comments, footnotes' numbers, deleted text that change tracking
-keeps, pictures, formulas. Automatic numbers are not in the file and not made. Where a document
-has no headings, chapter titles in the text count.
+keeps, pictures, formulas; text that a style of the document's own hides, which is counted.
+Automatic numbers are not in the file and not made. Where a document has no headings, chapter
+titles in the text count.
 """
 
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from zipfile import BadZipFile, ZipFile
 
 from lxml import etree
@@ -16,7 +18,7 @@ from ingest.loaders.archive import check_archive, read_xml
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cells
 from ingest.loaders.chapters import find_chapters
 from ingest.loaders.table import rows_as_lines
-from ingest.loaders.whitespace import squeeze
+from ingest.loaders.whitespace import n_visible, squeeze
 from kb.errors import CorruptFileError, EncryptedFileError
 
 _KIND = "an OpenDocument text (.odt)"
@@ -24,6 +26,9 @@ _SKIPPED = re.compile(
     r"annotation(-end)?|tracked-changes|forms|(sequence|variable|user-field)-decls|object"
     r"|table-of-content|alphabetical-index|title|desc|note-citation|ruby-text"
 )
+_TINY = re.compile(r"(?:0(?:\.\d+)?|1(?:\.0+)?)(?:pt|%)")
+_WHITE = re.compile("#f[5-9a-f]f[5-9a-f]f[5-9a-f]", re.IGNORECASE)
+_WHITE_TEXT = "white text"
 _MAX_REPEATED = 1000  # cells that a file says are alike; blank ones fill whole sheets
 _MAX_SPACES = 100
 
@@ -45,9 +50,10 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
     body = content.find("{*}body/{*}text")
     if body is None:
         raise CorruptFileError(f"the file is another OpenDocument format, not {_KIND}")
+    _remove_hidden(body, _hidden_styles(content), builder)
     _Reader(builder, limits).read(body)
     loaded = builder.build()
-    return loaded if loaded.headings else LoadedText(loaded.text, find_chapters(loaded.text))
+    return loaded if loaded.headings else replace(loaded, headings=find_chapters(loaded.text))
 
 
 class _Reader:
@@ -139,6 +145,44 @@ def _table_of(row: etree._Element) -> etree._Element | None:
     return next(row.iterancestors("{*}table"), None)
 
 
+def _remove_hidden(
+    body: etree._Element, hidden_styles: dict[str, str], builder: TextBuilder
+) -> None:
+    """Take text in those styles out, and count it; white text in tables and boxes stays."""
+    if not hidden_styles:
+        return
+    for element in list(body.iter("{*}p", "{*}h", "{*}span", "{*}a")):
+        why = hidden_styles.get(_attribute(element, "style-name"))
+        coloured = element.iterancestors("{*}table-cell", "{*}text-box", "{*}custom-shape")
+        if why is None or (why == _WHITE_TEXT and next(coloured, None) is not None):
+            continue
+        builder.hidden[why] += n_visible("".join(map(str, element.itertext())))
+        tail = element.tail
+        element.clear()
+        element.tail = tail
+
+
+def _hidden_styles(content: etree._Element) -> dict[str, str]:
+    """Return why text in a style of the document's own cannot be seen, by the style's name."""
+    found = {}
+    for style in content.iterfind("{*}automatic-styles/{*}style"):
+        shown = {
+            etree.QName(key).localname: value
+            for kind in ("text", "paragraph")
+            for properties in style.iterfind(f"{{*}}{kind}-properties")
+            for key, value in properties.attrib.items()
+        }
+        has_background = shown.get("background-color", "transparent") != "transparent"
+        name = _attribute(style, "name")
+        if shown.get("display") == "none":
+            found[name] = "hidden text"
+        elif _TINY.fullmatch(shown.get("font-size", "")):
+            found[name] = "text in a tiny font"
+        elif _WHITE.fullmatch(shown.get("color", "")) and not has_background:
+            found[name] = _WHITE_TEXT
+    return found
+
+
 def _text(element: etree._Element) -> str:
     """Return the text of a paragraph, with line breaks; text boxes are read on their own."""
     parts = [element.text or ""]
@@ -159,8 +203,12 @@ def _text(element: etree._Element) -> str:
 
 
 def _number(element: etree._Element, attribute: str) -> int:
-    value = next((v for k, v in element.attrib.items() if k.endswith(f"}}{attribute}")), "1")
+    value = _attribute(element, attribute)
     return max(int(value), 1) if value.isdecimal() else 1
+
+
+def _attribute(element: etree._Element, name: str) -> str:
+    return next((str(v) for k, v in element.attrib.items() if str(k).endswith(f"}}{name}")), "")
 
 
 def _name(element: etree._Element | None) -> str:

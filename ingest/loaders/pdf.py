@@ -12,6 +12,7 @@ Tables have no marked cells in PDF; their rows come as lines.
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -23,6 +24,7 @@ from ingest.loaders import ocr
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder
 from ingest.loaders.chapters import find_chapters
 from ingest.loaders.ocr_notes import confidence_notes, pages_named
+from ingest.loaders.pdf_hidden import visible_text
 from ingest.loaders.pdf_lines import clean, drop_running_lines, goes_on_across_pages, join_lines
 from kb.errors import (
     CorruptFileError,
@@ -55,7 +57,8 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
             raise LimitExceededError(
                 f"the PDF has {n_pages:,} pages, more than {limits.max_pages:,}; split it"
             )
-        found = [_read_lines(document, i) for i in range(n_pages)]
+        hidden: Counter[str] = Counter()
+        found = [_read_lines(document, i, hidden) for i in range(n_pages)]
         pages = [lines or [] for lines in found]
         pictures = [i for i in range(n_pages) if _needs_ocr(document, i, found[i])]
         read = {i: _read_by_ocr(document, i) for i in pictures[: limits.max_ocr_pages]}
@@ -83,7 +86,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
             limits.max_ocr_pages,
         ),
     )
-    return replace(loaded, notes=notes)
+    return replace(loaded, notes=notes, hidden=hidden)
 
 
 def _open(data: bytes, passwords: Sequence[str]) -> pdfium.PdfDocument:
@@ -111,14 +114,18 @@ def _open_error(
     return CorruptFileError("the PDF is damaged and cannot be opened")
 
 
-def _read_lines(document: pdfium.PdfDocument, index: int) -> list[str] | None:
-    """Return the lines of one page that are not blank; None for a page that cannot be read."""
+def _read_lines(document: pdfium.PdfDocument, index: int, hidden: Counter[str]) -> list[str] | None:
+    """Return the lines of one page that are not blank; None for a page that cannot be read.
+
+    What nobody sees is left out and added to `hidden`.
+    """
     try:
         page = document[index]
         textpage = page.get_textpage()
-        text = textpage.get_text_range()
+        text, left_out = visible_text(page, textpage)
     except pdfium.PdfiumError:
         return None
+    hidden.update(left_out)
     textpage.close()
     page.close()
     return [line for line in clean(text).split("\n") if line]

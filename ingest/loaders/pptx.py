@@ -2,9 +2,10 @@
 
 A slide's title is its heading; without one, the first short line is. Then text boxes in the
 order in which they were drawn, groups opened, tables by row, the text of diagrams (SmartArt) and
-the speaker's notes. Hidden slides are read and noted.
+the speaker's notes. Hidden slides are read and flagged.
 
-Left out: charts, pictures, comments, what only the master slides hold.
+Left out: charts, pictures, comments, what only the master slides hold. Text in the colour of its
+background, which may come from a master or a picture, is read.
 """
 
 import io
@@ -23,6 +24,7 @@ from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cell
 from ingest.loaders.table import rows_as_lines
 from ingest.loaders.whitespace import squeeze
 from kb.errors import CorruptFileError, LimitExceededError
+from kb.records import Flag
 
 _KIND = "a PowerPoint presentation (.pptx)"
 _MAX_TITLE_CHARS = 80  # of a first line that stands in for a missing title
@@ -62,7 +64,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
         ValueError,
     ) as exc:
         raise CorruptFileError("the presentation is damaged and cannot be read") from exc
-    return replace(builder.build(), notes=tuple(_notes(hidden)))
+    return replace(builder.build(), flags=tuple(_flags(hidden)))
 
 
 def _add_slide(builder: TextBuilder, slide: Any) -> int:
@@ -157,9 +159,10 @@ def _diagram_lines(data: bytes) -> Iterator[str]:
                 yield line
 
 
-def _notes(hidden: list[int]) -> Iterator[str]:
+def _flags(hidden: list[int]) -> Iterator[Flag]:
     if hidden:
         shown = ", ".join(map(str, hidden[:_SHOWN_SLIDES]))
         more = f" and {len(hidden) - _SHOWN_SLIDES:,} more" if len(hidden) > _SHOWN_SLIDES else ""
         verb = "slide {} is" if len(hidden) == 1 else "slides {} are"
-        yield f"{verb.format(shown + more)} hidden in the presentation; the text is included"
+        text = f"{verb.format(shown + more)} hidden in the presentation; the text is included"
+        yield Flag("hidden_part", text)

@@ -6,8 +6,8 @@ Chinese character, so bytes are gathered and decoded together. ``\u`` gives Unic
 followed by a substitute that is skipped.
 
 Headings are paragraphs with an outline level, their own or their style's, or a style named
-"heading 1". Left out: headers and footers, footnotes, comments, hidden text, pictures, embedded
-objects, field codes.
+"heading 1". Left out: headers and footers, footnotes, comments, pictures, embedded objects, field
+codes, and hidden text, which is counted; text in the colour of the page is read.
 """
 
 import codecs
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cells
 from ingest.loaders.chapters import find_chapters
 from ingest.loaders.table import rows_as_lines
-from ingest.loaders.whitespace import squeeze
+from ingest.loaders.whitespace import n_visible, squeeze
 from kb.errors import CorruptFileError, LimitExceededError
 
 _TOKEN = re.compile(
@@ -67,6 +67,7 @@ _CHARSETS = {
 _PAGES = {936: "gb18030", 950: "big5hkscs", 10000: "mac_roman", 65001: "utf-8"}
 _STYLE_NAME = re.compile(r"(?:heading|标题) ?([1-9])", re.IGNORECASE)
 _BODY_LEVEL = 9
+_HIDDEN = "hidden text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
     is_complete = reader.read(data)
     loaded = builder.build()
     if not loaded.headings:
-        loaded = LoadedText(loaded.text, find_chapters(loaded.text))
+        loaded = replace(loaded, headings=find_chapters(loaded.text))
     return loaded if is_complete else replace(loaded, notes=("the file is cut off at its end",))
 
 
@@ -220,12 +221,16 @@ class _Reader:
     def _add_bytes(self, data: bytes) -> None:
         n_cut = min(self._n_skip, len(data))
         self._n_skip -= n_cut
-        if not self._state.is_hidden:
+        if self._state.is_hidden:
+            self._builder.hidden[_HIDDEN] += sum(map(len, data[n_cut:].split()))
+        else:
             self._bytes += data[n_cut:]
 
     def _add_text(self, text: str) -> None:
         self._flush_bytes()
-        if not self._state.is_hidden:
+        if self._state.is_hidden:
+            self._builder.hidden[_HIDDEN] += n_visible(text)
+        else:
             self._text.append(text)
 
     def _flush_bytes(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ingest.loaders.base import ParseLimits, TextBuilder, check_cells, check_text_chars
 from ingest.loaders.table import is_header_like, join_headers, row_as_line
 from ingest.loaders.whitespace import WIDE, squeeze
+from kb.records import Flag
 
 _WIDE = re.compile(f"[{WIDE}]")
 _YEAR = re.compile("(?:19|20)[0-9]{2}")  # a number that may stand in a header
@@ -41,6 +42,7 @@ class Sheet:
     is_hidden: bool = False
     cells: dict[int, dict[int, str]] = field(default_factory=dict)
     merges: list[Merge] = field(default_factory=list)
+    n_hidden: int = 0  # cells in hidden rows and columns
 
 
 @dataclass(slots=True)
@@ -63,20 +65,25 @@ class CellCount:
         check_text_chars(self.n_chars, self.limits.max_text_chars)
 
 
-def add_sheets(builder: TextBuilder, sheets: Iterable[Sheet]) -> list[str]:
-    """Append the sheets that hold text; return notes on those that are hidden."""
-    notes = []
+def add_sheets(builder: TextBuilder, sheets: Iterable[Sheet]) -> tuple[Flag, ...]:
+    """Append the sheets that hold text; return flags of what is hidden in the program."""
+    flags = []
     for sheet in sheets:
         if not sheet.cells:
             continue
         if sheet.is_hidden:
-            notes.append(f"sheet {sheet.name!r} is hidden in the workbook; its text is included")
+            flags.append(f"sheet {sheet.name!r} is hidden in the workbook; its text is included")
+        elif sheet.n_hidden:
+            flags.append(
+                f"{sheet.n_hidden:,} cells of sheet {sheet.name!r} are in hidden rows or columns; "
+                "their text is included"
+            )
         title = f"{sheet.name} (hidden sheet)" if sheet.is_hidden else sheet.name
         builder.heading(title, 1)
         for i, block in enumerate(_blocks(sheet)):
             for j, line in enumerate(block):
                 builder.add(line, "\n" if i == 0 or j else "\n\n")
-    return notes
+    return tuple(Flag("hidden_part", flag) for flag in flags)
 
 
 def _blocks(sheet: Sheet) -> Iterator[Iterator[str]]:

@@ -40,7 +40,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
         book = xlrd.open_workbook(
             file_contents=data, logfile=io.StringIO(), formatting_info=True, on_demand=True
         )
-        notes = add_sheets(builder, _sheets(book, CellCount(limits)))
+        flags = add_sheets(builder, _sheets(book, CellCount(limits)))
     except xlrd.XLRDError as exc:
         if "encrypted" in str(exc).casefold():
             raise EncryptedFileError(
@@ -58,7 +58,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
         ValueError,
     ) as exc:
         raise CorruptFileError("the Excel workbook is damaged and cannot be read") from exc
-    return replace(builder.build(), notes=tuple(notes))
+    return replace(builder.build(), flags=flags)
 
 
 def _sheets(book: Any, count: CellCount) -> Iterator[Sheet]:

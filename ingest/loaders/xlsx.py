@@ -4,7 +4,8 @@ Read with lxml, row by row: openpyxl in its lean mode tells neither merged cells
 without a result, and its other mode needs fifty times the file's size in memory.
 
 Formulas are not computed: the result that the program stored is taken, and those without one
-are counted in a note. Hidden sheets are read and marked. Left out: comments, charts, text boxes,
+are counted in a note. Hidden sheets, rows and columns are read and
+flagged; white text is not told from other. Left out: comments, charts, text boxes,
 pivot caches, pictures, macros.
 """
 
@@ -60,16 +61,17 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
                 is_1904=_is_1904(workbook),
                 count=CellCount(limits),
             )
-            notes = add_sheets(builder, _sheets(workbook, relations, book))
+            flags = add_sheets(builder, _sheets(workbook, relations, book))
     except _DAMAGED as exc:
         raise CorruptFileError("the Excel workbook is damaged and cannot be read") from exc
+    notes: tuple[str, ...] = ()
     if book.n_unknown:
         verb = "formula has" if book.n_unknown == 1 else "formulas have"
-        notes.append(
+        notes = (
             f"{book.n_unknown:,} {verb} no stored result and cannot be read; "
-            "open and save the file in a spreadsheet program"
+            "open and save the file in a spreadsheet program",
         )
-    return replace(builder.build(), notes=tuple(notes))
+    return replace(builder.build(), notes=notes, flags=flags)
 
 
 def _sheets(
@@ -93,10 +95,17 @@ def _sheets(
 
 def _read_sheet(stream: IO[bytes], sheet: Sheet, book: _Book) -> None:
     number = 0
-    for element in _elements(stream, ("{*}row", "{*}mergeCell")):
-        if etree.QName(element).localname == "mergeCell":
+    hidden: list[range] = []  # columns
+    for element in _elements(stream, ("{*}row", "{*}mergeCell", "{*}col")):
+        kind = etree.QName(element).localname
+        is_hidden = element.get("hidden") in _TRUE
+        if kind == "mergeCell":
             if merge := _merge(element.get("ref", "")):
                 sheet.merges.append(merge)
+            continue
+        if kind == "col":
+            if is_hidden:
+                hidden.append(range(int(element.get("min", 1)), int(element.get("max", 0)) + 1))
             continue
         number = int(element.get("r", number + 1))
         cells: dict[int, str] = {}
@@ -108,6 +117,7 @@ def _read_sheet(stream: IO[bytes], sheet: Sheet, book: _Book) -> None:
             if text and column <= _MAX_COLUMN:
                 book.count.add(text)
                 cells[column] = text
+                sheet.n_hidden += is_hidden or any(column in columns for columns in hidden)
         if cells:
             sheet.cells[number] = cells
 

@@ -59,6 +59,8 @@ def list_(edge: Edge, kb: str, status: str | None, as_json: bool) -> None:
         state = "stale" if document.is_stale else document.status
         reason = f"  {shown(document.error)}" if document.error else ""
         click.echo(f"{state:<7}{document.n_chunks:>6}  {shown_name(document.name)}{reason}")
+        for flag in document.flags:
+            click.echo(f"{'':<15}flag: {shown(flag.detail)}")
 
 
 @docs.command(epilog="Example:  kb docs show docs/手册.md --kb handbook")
@@ -84,6 +86,8 @@ def show(edge: Edge, document: str, kb: str, chunks: bool, as_json: bool) -> Non
             click.echo(f"--- {chunk.start}-{chunk.end}  {shown(chunk.heading)}")
             click.echo(shown(chunk.text))
     else:
+        for flag in found.flags:
+            click.echo(f"flag: {shown(flag.detail)}", err=True)
         click.echo(shown(text))
 
 
@@ -126,4 +130,5 @@ def _as_dict(document: Document) -> dict[str, object]:
         "encoding": document.encoding,
         "encoding_guessed": document.encoding_guessed,
         "updated_at": document.updated_at,
+        "flags": [flag.to_dict() for flag in document.flags],
     }

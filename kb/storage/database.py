@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # The newest migration; a test compares it with Alembic's own head.
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 DATABASE_NAME = "kb.sqlite3"
 BACKUP_SUFFIX = ".before-upgrade"
 

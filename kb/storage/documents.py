@@ -16,7 +16,7 @@ from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from kb.errors import DocumentNotFoundError, KBError
-from kb.records import Chunk, Document, KnowledgeBase, LoadedDocument, Source
+from kb.records import Chunk, Document, Flag, KnowledgeBase, LoadedDocument, Source
 from kb.storage.bases import find_base, new_id, now, source_record, storable
 from kb.storage.changes import append_changes
 from kb.storage.embeddings import find_embeddings
@@ -107,6 +107,7 @@ def write_document(
     row.size_bytes = prepared.loaded.size_bytes
     row.stat_key = prepared.stat_key
     row.error = row.failed_hash = row.failed_loader = None
+    row.flags = [[flag.kind, flag.detail] for flag in prepared.loaded.flags]
     row.updated_at = now()
     return counts
 
@@ -518,4 +519,10 @@ def _record(
         encoding=encoding,
         encoding_guessed=bool(encoding_guessed),
         updated_at=row.updated_at,
+        flags=stored_flags(row),
     )
+
+
+def stored_flags(row: DocumentRow) -> tuple[Flag, ...]:
+    """Return the flags of a document."""
+    return tuple(Flag(kind, detail) for kind, detail in row.flags)  # type: ignore[arg-type]

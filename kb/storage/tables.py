@@ -107,6 +107,8 @@ class DocumentRow(Base):
     failed_hash: Mapped[str | None] = mapped_column(String(64))
     failed_loader: Mapped[str | None] = mapped_column(Text)
     updated_at: Mapped[str] = mapped_column(Text)
+    # [kind, detail] of what the owner should look at; of the bytes of `content_hash`.
+    flags: Mapped[list[list[str]]] = mapped_column(JSON, default=list)
 
 
 class DocumentVersionRow(Base):

@@ -440,3 +440,17 @@ def test_names_in_the_encoding_of_chinese_systems_are_read(
     wait_for_job(client, reply.json()["job"]["id"])
 
     assert paths_in(client, "base") == ["年假规定.txt"]
+
+
+def test_flags_are_part_of_a_document(client: TestClient, upload: Any) -> None:
+    client.post("/kb", json={"name": "base"})
+
+    job = upload("base", {"a.html": "<p>年假十天。</p><p hidden>藏着</p>", "b.md": "Text."})
+
+    flag = {
+        "kind": "invisible_text",
+        "detail": "left out: 2 characters of text hidden by its style",
+    }
+    assert document_at(client, "base", "a.html")["flags"] == [flag]
+    assert document_at(client, "base", "b.md")["flags"] == []
+    assert job["report"]["notes"] == [{"path": "a.html", "note": flag["detail"]}]

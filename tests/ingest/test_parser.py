@@ -67,7 +67,7 @@ def test_a_file_comes_back_as_text_with_its_hash(parser: Parser, tmp_path: Path)
     assert loaded.text == "# 手册\n\n年假十天。😀\n"
     assert loaded.headings == (Heading(0, 1, "手册"),)
     assert (loaded.pages, loaded.encoding, loaded.encoding_guessed) == ((), "utf-8", False)
-    assert loaded.loader == "markdown/1"
+    assert loaded.loader == "markdown/2"
     assert loaded.content_hash == hashlib.sha256(data).hexdigest()
     assert loaded.size_bytes == len(data)
 

@@ -9,6 +9,7 @@ import pytest
 from ingest.loaders import load_bytes
 from ingest.loaders.cells import number_text
 from kb.errors import CorruptFileError, EncryptedFileError, LimitExceededError
+from kb.records import Flag
 from tests.ingest.files_samples import LIMITS, zip_of
 from tests.ingest.loading import load, titles
 from tests.ingest.office_samples import OLE, changed, xls, xlsx
@@ -111,7 +112,8 @@ def test_hidden_sheets_are_read_and_marked() -> None:
     loaded = load(xlsx(build), "a.xlsx")
 
     assert titles(loaded) == [(1, "表"), (1, "薪酬 (hidden sheet)")]
-    assert loaded.notes == ("sheet '薪酬' is hidden in the workbook; its text is included",)
+    text = "sheet '薪酬' is hidden in the workbook; its text is included"
+    assert loaded.flags == (Flag("hidden_part", text),)
 
 
 def test_formulas_are_their_stored_result_and_those_without_are_counted() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from ingest.loaders import load_bytes
 from kb.errors import CorruptFileError, EncryptedFileError, LimitExceededError
+from kb.records import Flag
 from tests.ingest.files_samples import LIMITS, zip_of
 from tests.ingest.loading import heading_lines, load, titles
 from tests.ingest.office_samples import OLE, changed, epub, odt, pptx
@@ -43,7 +44,8 @@ def test_slides_are_pages_with_titles_notes_groups_and_tables() -> None:
     assert titles(loaded) == [(1, "产品介绍"), (1, "价目")]
     assert len(loaded.pages) == 3
     assert loaded.text[loaded.pages[2] :].startswith("价目")
-    assert loaded.notes == ("slide 3 is hidden in the presentation; the text is included",)
+    text = "slide 3 is hidden in the presentation; the text is included"
+    assert loaded.flags == (Flag("hidden_part", text),)
 
 
 def test_a_show_is_read_like_a_presentation() -> None:

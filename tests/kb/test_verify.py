@@ -8,8 +8,9 @@ from sqlalchemy import text, update
 
 from ingest.resplit import resplit
 from ingest.splitter import SPLITTER
-from kb.records import KnowledgeBase, Question
+from kb.records import Flag, KnowledgeBase, Question
 from kb.storage import sqlite
+from kb.storage.documents import find_document
 from kb.storage.tables import ChunkRow, DocumentRow, EmbeddingRow, KnowledgeBaseRow
 from kb.verify import VerifyReport, repair, verify
 from kb.wiring import Services
@@ -134,11 +135,16 @@ def test_missing_uploaded_bytes_are_noticed(services: Services) -> None:
 def test_a_base_of_an_older_splitter_is_split_again_from_stored_text(
     services: Services, base: KnowledgeBase
 ) -> None:
+    flags = [["instruction", "reads like orders"]]
     with services.database.write() as session:
         session.execute(update(KnowledgeBaseRow).values(splitter="old/0"))
+        session.execute(update(DocumentRow).where(DocumentRow.path == "a.txt").values(flags=flags))
 
     done = resplit(services.sync_parts)
 
     assert len(done) == 1
+    with services.database.read() as session:
+        found = find_document(session, base, "a.txt")
+    assert found.flags == (Flag("instruction", "reads like orders"),)
     assert resplit(services.sync_parts) == []
     assert _verify(services).ok

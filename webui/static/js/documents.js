@@ -127,6 +127,11 @@ function badges(doc) {
     const text = ["encodingGuessed", { encoding: doc.encoding }];
     all.push(h("span", { class: "badge", text, hint: "encodingGuessedHint" }));
   }
+  for (const kind of new Set(doc.flags?.map((flag) => flag.kind))) {
+    const details = doc.flags.filter((flag) => flag.kind === kind).map((flag) => flag.detail);
+    const hint = [`flagHint_${kind}`, { details: details.join("; ") }];
+    all.push(h("span", { class: "badge flag", text: `flag_${kind}`, hint }));
+  }
   return all;
 }
 
