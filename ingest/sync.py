@@ -96,6 +96,8 @@ class SyncOptions:
     dry_run: bool = False
     retry_failed: bool = False
     yes: bool = False
+    # Nobody is there to ask: a root that is missing or empty keeps its documents even with `yes`.
+    unattended: bool = False
     job_id: str = ""
     progress: Callable[[Progress], None] = lambda _progress: None
     is_cancelled: Callable[[], bool] = lambda: False
@@ -217,9 +219,9 @@ def _plan(
         retry_failed=options.retry_failed,
         loader_version=loader_version,
     )
-    if not options.yes and not options.dry_run:
+    if not options.dry_run:
         for scope, plan, place in zip(scopes, plans, places, strict=True):
-            _check_removals(scope, plan, place)
+            _check_removals(scope, plan, place, options)
     by_root: dict[str, list[_Work]] = {}
     for scope, plan, there in zip(scopes, plans, found, strict=True):
         work = _Work(scope.source, (scope,), plan, there.failed)
@@ -237,13 +239,15 @@ def _joined(works: Sequence[_Work]) -> _Work:
     )
 
 
-def _check_removals(scope: Scope, plan: Plan, place: Place) -> None:
+def _check_removals(scope: Scope, plan: Plan, place: Place, options: SyncOptions) -> None:
     """Stop before a sync that looks like a mistake: an unmounted disk, an emptied folder."""
     n_ready = sum(1 for file in place.known if file.content_hash)
     n_removed = sum(1 for file in plan.removed if file.content_hash)
-    if not n_removed:
+    if not n_removed or (options.yes and (place.found or not options.unattended)):
         return
     keep = "say yes (--yes) to remove them, or keep them (--no-prune)"
+    if options.unattended:
+        keep = "kept for now; run `kb ingest PATH --yes` without --watch to remove them"
     if scope.location is not None and not scope.location.exists():
         raise ConfirmationNeededError(
             f"{scope.name!r} is missing or empty, and {n_removed} of its documents are in the "
