@@ -154,10 +154,12 @@ Folders = frozenset[tuple[str, int, int]]
 def _folders(roots: Sequence[Path]) -> Folders:
     found = set()
     for root in roots:
-        if _is_folder(root):  # a single file is looked at: editors put a new one in its place
+        if _is_open_folder(root):  # a single file is looked at: editors put a new one in its place
             found.add(_folder(root))
             try:
-                found.update(_folder(listing.location) for listing in walk(root, root))
+                for listing in walk(root, root):
+                    if listing.error is None:
+                        found.add(_folder(listing.location))
             except KBError:
                 continue  # the sync says it better
     return frozenset(folder for folder in found if folder is not None)
@@ -174,9 +176,9 @@ def _folder(place: Path) -> tuple[str, int, int] | None:
     return (str(place), status.st_dev, status.st_ino)
 
 
-def _is_folder(place: Path) -> bool:
+def _is_open_folder(place: Path) -> bool:
     try:
-        return place.is_dir()
+        return place.is_dir() and os.access(place, os.R_OK | os.X_OK)
     except OSError:
         return False
 
@@ -217,12 +219,12 @@ class Listener:
             time.sleep(LOOK_MS / 1000)
         try:
             yield from self._listen(folders)
-        except FileNotFoundError:  # one has gone meanwhile
+        except (FileNotFoundError, PermissionError):  # one has gone or was closed meanwhile
             time.sleep(LOOK_MS / 1000)
         except (OSError, RuntimeError) as exc:  # watchfiles raises either, by the place
             if self._is_polling:
                 raise
-            logger.warning("inotify refused: %s", exc)
+            logger.info("inotify refused: %s", exc)
             self._warn(
                 f"the system does not let kb listen to {len(folders)} folders, so they are read "
                 f"every {POLL_MS // 1000} s instead; to change that raise its limits, as root: "
@@ -245,6 +247,6 @@ class Listener:
             force_polling=self._is_polling,
             poll_delay_ms=POLL_MS,
             recursive=False,
-            ignore_permission_denied=True,
+            ignore_permission_denied=False,  # True would ignore every error, limits too
         ):
             yield {path for _, path in changes}
