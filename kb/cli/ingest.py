@@ -172,7 +172,8 @@ def _watch(
 
     with _sigterm_as_interrupt() as terminated:
         try:
-            click.echo(f"watching {len(given)} places; Ctrl-C ends it", err=True)
+            places = ", ".join(shown(str(path)) for path in given.values())
+            click.echo(f"watching {places}; Ctrl-C ends it", err=True)
             watch(list(given), sync, warn=lambda message: click.echo(f"kb: {message}", err=True))
         except KeyboardInterrupt:
             if not terminated.is_set():
