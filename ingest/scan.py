@@ -1,5 +1,12 @@
-"""What is in a folder: files with their paths, sizes and times. Reads names, never contents."""
+"""What is in a folder: files with their paths, sizes and times. Reads names, never contents.
 
+Left out without a word: what `ingest.ignore` says, pipes, sockets and devices, data folders of kb
+itself, and links to folders inside the root, whose files are found where they are. Links to files
+inside the root are read as files of their own. Nothing outside the root is ever reached: a link
+that leads there, like one that leads nowhere, is a failure with its reason.
+"""
+
+import errno
 import os
 import stat
 import time
@@ -8,12 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kb.errors import StorageError
+from ingest.ignore import IGNORE_NAME, Rules, extend, is_left_out
+from kb.errors import InvalidInputError, StorageError
 from kb.records import FailedFile
+from kb.storage.database import DATABASE_NAME
 
-# Lock and temporary files of office programs and systems, by the start of their names.
-_TEMPORARY_PREFIXES = ("~$", ".")
-_TEMPORARY_NAMES = frozenset({"Thumbs.db", "desktop.ini"})
 # A file changed this recently may change again within the same time stamp: its times prove
 # nothing, so they are not remembered and the file is read again by the next sync.
 _RACY_NS = 2_000_000_000
@@ -36,62 +42,176 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A folder's files by path, and those that cannot even be named or opened."""
+    """A folder's files by path, and what cannot be opened: files, and folders that end in "/"."""
 
     files: tuple[FoundFile, ...]
     failed: tuple[FailedFile, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One folder of a walk: its path from the root with "/" at its end ("" for the root).
+
+    `entries` are its files and links by name; `error` says why they could not be listed.
+    """
+
+    path: str
+    location: Path
+    entries: tuple[Path, ...]
+    error: str | None = None
+
+
 def scan(root: Path, start: Path) -> Scan:
     """List the files below `start`, which is `root`, a folder in it, or one file in it.
 
-    A start that is missing has no files.
-
-    Hidden and temporary files and folders are left out. Symbolic links to files inside `root`
-    are read; links that leave it are failures, and links to folders are not followed.
+    A start that is missing has no files. A folder that cannot be listed is a failure; its files are
+    unknown, not gone.
 
     Raises:
-        StorageError: the folder cannot be listed.
+        InvalidInputError: `start` itself is left out, or a `.kbignore` cannot be read.
+        StorageError: `start` cannot be listed.
     """
     real_root = root.resolve()
     files: list[FoundFile] = []
     failed: list[FailedFile] = []
     taken: set[str] = set()
-    if not start.exists():
-        return Scan((), ())
-    entries = _walk(start) if start.is_dir() else [start]
-    for entry in entries:
-        try:
-            path = unicodedata.normalize("NFC", entry.relative_to(root).as_posix())
-            path.encode("utf-8")
-        except UnicodeEncodeError:
-            shown = os.fsencode(entry.relative_to(root)).decode("utf-8", "replace")
-            failed.append(FailedFile(shown, "the file name is not valid UTF-8; rename the file"))
-            continue
-        if path in taken:
-            reason = "another file has this name in another Unicode form; rename one of them"
-            failed.append(FailedFile(f"{path} (2)", reason))
-            continue
-        taken.add(path)
-        if entry.is_symlink() and not _leads_inside(entry, real_root):
-            failed.append(FailedFile(path, "a link that leaves the folder is not followed"))
-            continue
-        try:
-            found = found_file(path, entry)
-        except OSError as exc:
-            failed.append(FailedFile(path, f"cannot be read: {exc.strerror}"))
-            continue
-        if found is not None:
-            files.append(found)
+    for listing in walk(root, start):
+        if listing.error:
+            failed.append(FailedFile(_shown(listing.path), listing.error))
+        for entry in listing.entries:
+            path = listing.path + _nfc(entry.name)
+            if not _is_utf8(path):
+                reason = "the file name is not valid UTF-8; rename the file"
+                failed.append(FailedFile(_shown(path), reason))
+                continue
+            if path in taken:
+                reason = "another file has this name in another Unicode form; rename one of them"
+                failed.append(FailedFile(f"{path} (2)", reason))
+                continue
+            taken.add(path)
+            try:
+                found = _look(path, entry, real_root)
+            except OSError as exc:
+                failed.append(FailedFile(path, f"cannot be read: {exc.strerror}"))
+                continue
+            if isinstance(found, FailedFile):
+                failed.append(found)
+            elif found is not None:
+                files.append(found)
     return Scan(
         files=tuple(sorted(files, key=lambda file: file.path)),
         failed=tuple(sorted(failed, key=lambda file: file.path)),
     )
 
 
-def found_file(path: str, location: Path) -> FoundFile | None:
-    """Return the record of one file; None for pipes, sockets and devices."""
-    status = location.stat()
+def walk(root: Path, start: Path) -> Iterator[Listing]:
+    """Yield `start` and the folders below it that are not left out, none of them through a link.
+
+    Raises:
+        As `scan`.
+    """
+    if not is_there(start):
+        return
+    prefix, folder = "", root
+    rules: Rules = ()
+    for name in start.relative_to(root).parts:
+        rules = extend(rules, prefix, folder)
+        folder = folder / name
+        is_folder = folder.is_dir()
+        if is_left_out(prefix + _nfc(name), rules, is_folder=is_folder):
+            raise InvalidInputError(
+                str(start),
+                f"is left out, since {folder.name!r} is hidden, temporary or named in a .kbignore "
+                f'of {str(root)!r}; bring it back there with a line that begins with "!"',
+            )
+        if is_folder:
+            prefix += _nfc(name) + "/"
+    if not start.is_dir():
+        if start == root or not start.is_file():
+            raise InvalidInputError(
+                str(start), "is not a folder" if start == root else "is neither a file nor a folder"
+            )
+        yield Listing(prefix, start.parent, (start,))
+        return
+    pending = [(prefix, start, rules)]
+    while pending:
+        prefix, folder, rules = pending.pop()
+        try:
+            with os.scandir(folder) as opened:
+                entries = sorted(opened, key=lambda entry: entry.name)
+        except OSError as exc:
+            if folder == start:
+                raise StorageError(
+                    f"cannot list the folder {str(start)!r} ({exc.strerror}); nothing was changed"
+                ) from exc
+            yield Listing(prefix, folder, (), f"the folder cannot be listed: {exc.strerror}")
+            continue
+        if any(entry.name == DATABASE_NAME for entry in entries):
+            if folder == start:
+                raise InvalidInputError(str(start), "is a data folder of kb itself, not documents")
+            continue
+        if any(entry.name == IGNORE_NAME for entry in entries):
+            rules = extend(rules, prefix, folder)
+        files: list[Path] = []
+        for entry in entries:
+            path = prefix + _nfc(entry.name)
+            is_folder = _is_folder(entry)
+            if is_left_out(path, rules, is_folder=is_folder):
+                continue
+            if is_folder:
+                pending.append((path + "/", Path(entry.path), rules))
+            else:
+                files.append(Path(entry.path))
+        yield Listing(prefix, folder, tuple(files))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False  # looking at it as a file will say why
+
+
+def is_there(place: Path) -> bool:
+    """Tell whether there is a file or folder.
+
+    Raises:
+        StorageError: it cannot be known: a folder above it is closed, or a network disk is away.
+    """
+    try:
+        return place.exists()
+    except OSError as exc:
+        raise StorageError(
+            f"cannot look at {str(place)!r} ({exc.strerror}); nothing was changed"
+        ) from exc
+
+
+def _look(path: str, entry: Path, real_root: Path) -> FoundFile | FailedFile | None:
+    """Return the file, why it is not read, or None where there is nothing to read.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    status = entry.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            return FailedFile(path, "a link to a file that is gone")
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                return FailedFile(path, "a link that leads back to itself")
+            raise
+        if not entry.resolve().is_relative_to(real_root):
+            return FailedFile(
+                path,
+                "a link that leaves the folder is not followed; ingest what it names by its own "
+                "path, or leave it out with a .kbignore",
+            )
+    return _found(path, entry, status)
+
+
+def _found(path: str, location: Path, status: os.stat_result) -> FoundFile | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     return FoundFile(path, location, status.st_size, _key(status))
@@ -108,30 +228,20 @@ def _key(status: os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
 
 
-def _leads_inside(link: Path, real_root: Path) -> bool:
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_utf8(path: str) -> bool:
     try:
-        return link.resolve().is_relative_to(real_root)
-    except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise RuntimeError for a loop of links
+        path.encode("utf-8")
+    except UnicodeEncodeError:
         return False
+    return True
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    def stop(error: OSError) -> None:
-        # A folder that cannot be listed looks empty: pruning after that would lose documents.
-        raise StorageError(
-            f"cannot list the folder {str(error.filename)!r} ({error.strerror}); "
-            "nothing was changed"
-        ) from error
-
-    for parent, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = sorted(name for name in folders if not _is_temporary(name))
-        for name in names:
-            if not _is_temporary(name):
-                yield Path(parent, name)
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(_TEMPORARY_PREFIXES) or name in _TEMPORARY_NAMES
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def locate(root: Path, path: str) -> Path | None:

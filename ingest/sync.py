@@ -2,6 +2,8 @@
 
     plan ──> moves and touched files ──> parse, split, embed, write ──> removals ──> sweep
 
+All roots of one command are planned together, so that a file may move from one to another.
+
 Every step commits as it goes: a document is one transaction, vectors are stored batch by batch.
 So a run that is killed loses at most what it had not yet written, and running it again goes on
 where it stopped. Removals come last, when the new content is in. Parsing and embedding hold no
@@ -20,11 +22,11 @@ from typing import Literal, TypeVar
 
 from ingest.loaders import loader_version
 from ingest.parser import Parser
-from ingest.plan import Plan, hash_file, make_plan
+from ingest.plan import Place, Plan, hash_file, join_plans, make_plans
 from ingest.prepare import prepare
 from ingest.read_ahead import read_ahead
-from ingest.scan import FoundFile, Scan, locate, scan, stat_key
-from ingest.scope import Scope, folder_scope, outermost, store_root
+from ingest.scan import FoundFile, Scan, scan, stat_key
+from ingest.scope import Scope, folder_scopes, known_documents, store_root
 from ingest.splitter import SPLITTER
 from kb.embedder import Embedder
 from kb.errors import (
@@ -43,9 +45,10 @@ from kb.storage.bases import (
 )
 from kb.storage.database import Database
 from kb.storage.documents import (
-    KnownFile,
     MissingVectorsError,
     PreparedDocument,
+    display_name,
+    drop_empty_source,
     move_document,
     record_failure,
     record_unchanged,
@@ -54,6 +57,7 @@ from kb.storage.documents import (
 )
 from kb.storage.embeddings import find_embeddings, store_embeddings, sweep_embeddings
 from kb.storage.jobs import is_any_job_live
+from kb.storage.traces import drop_uncited_versions
 from kb.terms import FULLTEXT
 
 logger = logging.getLogger(__name__)
@@ -102,6 +106,8 @@ class SyncOptions:
     dry_run: bool = False
     retry_failed: bool = False
     yes: bool = False
+    # Nobody is there to ask: a root that is missing or empty keeps its documents even with `yes`.
+    unattended: bool = False
     job_id: str = ""
     progress: Callable[[Progress], None] = lambda _progress: None
     is_cancelled: Callable[[], bool] = lambda: False
@@ -155,10 +161,12 @@ def sync_folders(
     """
     parts = _parts_for(parts, base)
     started = time.monotonic()
-    work = [
-        _work(parts, folder_scope(parts.database, base, path), options) for path in outermost(paths)
-    ]
-    return _run(parts, base, work, options, started)
+    scopes = folder_scopes(parts.database, base, paths)
+    found = []
+    for scope in scopes:
+        assert scope.location is not None, scope
+        found.append(scan(Path(scope.source.root), scope.location))
+    return _run(parts, base, _plan(parts, scopes, found, options), options, started)
 
 
 def sync_uploads(
@@ -185,8 +193,8 @@ def sync_uploads(
     if not root:
         options = replace(options, prune=False)
     prefix = unicodedata.normalize("NFC", root).rstrip("/") + "/" if root else ""
-    work = _work(parts, Scope(source, prefix), options, found=Scan(tuple(files), ()))
-    return _run(parts, base, [work], options, started)
+    work = _plan(parts, [Scope(source, prefix)], [Scan(tuple(files), ())], options)
+    return _run(parts, base, work, options, started)
 
 
 def _parts_for(parts: SyncParts, base: KnowledgeBase) -> SyncParts:
@@ -202,48 +210,73 @@ def _parts_for(parts: SyncParts, base: KnowledgeBase) -> SyncParts:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One scope with its plan, and the files that could not even be opened."""
+    """One source with the scopes of it that are synced, its plan, and what cannot be opened."""
 
-    scope: Scope
+    source: Source
+    scopes: tuple[Scope, ...]
     plan: Plan
     unreadable: tuple[FailedFile, ...]
 
 
-def _work(parts: SyncParts, scope: Scope, options: SyncOptions, found: Scan | None = None) -> _Work:
-    """Plan one scope, and stop if the plan looks like a mistake."""
-    known = scope.known(parts.database)
-    if found is None:
-        assert scope.location is not None, scope
-        found = scan(Path(scope.source.root), scope.location)
-    plan = make_plan(
-        known,
-        found.files,
-        unreadable=[file.path for file in found.failed],
+def _plan(
+    parts: SyncParts, scopes: Sequence[Scope], found: Sequence[Scan], options: SyncOptions
+) -> list[_Work]:
+    """Plan all scopes, and stop if the plan looks like a mistake."""
+    known = known_documents(parts.database, scopes)
+    places = [
+        Place(before, there.files, [file.path for file in there.failed])
+        for before, there in zip(known, found, strict=True)
+    ]
+    plans = make_plans(
+        places,
         prune=options.prune,
         retry_failed=options.retry_failed,
         loader_version=loader_version,
     )
-    if not options.yes and not options.dry_run:
-        _check_removals(scope, plan, known, found)
-    return _Work(scope, plan, found.failed)
+    if not options.dry_run:
+        for scope, plan, place in zip(scopes, plans, places, strict=True):
+            _check_removals(scope, plan, place, options)
+    by_root: dict[str, list[_Work]] = {}
+    for scope, plan, there in zip(scopes, plans, found, strict=True):
+        work = _Work(scope.source, (scope,), plan, there.failed)
+        by_root.setdefault(scope.source.root, []).append(work)
+    return [_joined(works) for works in by_root.values()]
 
 
-def _check_removals(scope: Scope, plan: Plan, known: Sequence[KnownFile], found: Scan) -> None:
+def _joined(works: Sequence[_Work]) -> _Work:
+    """Make one work of those in one source, so that many single files are embedded together."""
+    return _Work(
+        works[0].source,
+        tuple(scope for work in works for scope in work.scopes),
+        join_plans([work.plan for work in works]),
+        tuple(file for work in works for file in work.unreadable),
+    )
+
+
+def _check_removals(scope: Scope, plan: Plan, place: Place, options: SyncOptions) -> None:
     """Stop before a sync that looks like a mistake: an unmounted disk, an emptied folder."""
-    n_ready = sum(1 for file in known if file.content_hash)
+    n_ready = sum(1 for file in place.known if file.content_hash)
     n_removed = sum(1 for file in plan.removed if file.content_hash)
-    if not n_removed:
+    if not n_removed or (options.yes and (place.found or not options.unattended)):
         return
-    place = "/".join(part for part in (scope.source.root, scope.prefix.rstrip("/")) if part)
-    if not found.files:
+    keep = "say yes (--yes) to remove them, or keep them (--no-prune)"
+    if options.unattended:
+        keep = "kept for now; run `kb ingest PATH --yes` without --watch to remove them"
+    if scope.location is not None and not scope.location.exists():
         raise ConfirmationNeededError(
-            f"{place!r} is missing or empty, and {n_removed} of its documents are in the knowledge "
-            "base; say yes (--yes) to remove them, or keep them (--no-prune)"
+            f"{scope.name!r} is missing or empty, and {n_removed} of its documents are in the "
+            f"knowledge base; mount its disk if that is away, name its new place too if it was "
+            f"moved (`kb ingest OLD NEW`), else {keep}"
+        )
+    if not place.found:
+        raise ConfirmationNeededError(
+            f"{scope.name!r} is missing or empty, or all of it is left out by a .kbignore, and "
+            f"{n_removed} of its documents are in the knowledge base; {keep}"
         )
     if n_removed * 2 > n_ready:
         raise ConfirmationNeededError(
-            f"{n_removed} of {n_ready} documents of {place!r} are gone from the folder; say "
-            "yes (--yes) to remove them, or keep them (--no-prune)"
+            f"{n_removed} of {n_ready} documents of {scope.name!r} are gone from the folder or "
+            f"left out by a .kbignore; {keep}"
         )
 
 
@@ -258,8 +291,9 @@ def _run(
     started: float,
 ) -> IngestReport:
     tally = _Tally(started)
+    sources = {part.source.id: part.source for part in work}
     for part in work:
-        _tally_plan(tally, part)
+        _tally_plan(tally, part, sources)
     if options.dry_run:
         for part in work:
             tally.changes["added"] += [file.path for file in part.plan.added]
@@ -268,28 +302,33 @@ def _run(
         return _report(base, tally, started)
     try:
         for part in work:
-            _write_scope(parts, base, part, options, tally)
+            _write_source(parts, base, part, options, tally)
+        for part in work:
+            _write_removals(parts.database, base, part, tally)
     except KnowledgeBaseNotFoundError as exc:  # storage knows its id only
         raise KnowledgeBaseDeletedError(base.name) from exc
     failpoint("sync.sweeping")
     with parts.database.write() as session:
+        for part in work:
+            if part.source.root and not Path(part.source.root).exists():
+                drop_empty_source(session, part.source)
+        drop_uncited_versions(session)
         if not is_any_job_live(session, except_job=options.job_id):
             sweep_embeddings(session)
     return _report(base, tally, started)
 
 
-def _write_scope(
+def _write_source(
     parts: SyncParts, base: KnowledgeBase, work: _Work, options: SyncOptions, tally: _Tally
 ) -> None:
-    scope = store_root(parts.database, base, work.scope)
-    _write_moves(parts.database, scope.source, work.plan)
-    _write_unreadable(parts.database, scope.source, work.unreadable)
+    source = store_root(parts.database, base, work.scopes[0]).source
+    _write_moves(parts.database, source, work.plan)
+    _write_unreadable(parts.database, source, work.unreadable)
     _advance_settled(options, tally, work)
-    _Writer(parts, base, scope.source, work.plan, options, tally).run()
-    _write_removals(parts.database, base, work, tally)
+    _Writer(parts, base, source, work.plan, options, tally).run()
 
 
-def _tally_plan(tally: _Tally, work: _Work) -> None:
+def _tally_plan(tally: _Tally, work: _Work, sources: Mapping[str, Source]) -> None:
     plan = work.plan
     settled = (*plan.unchanged, *(before for before, _ in plan.touched))
     tally.bytes_total += sum(file.size_bytes for file in plan.to_parse)
@@ -298,7 +337,12 @@ def _tally_plan(tally: _Tally, work: _Work) -> None:
     tally.unchanged += len(settled)
     tally.failed += [*plan.failed, *work.unreadable]
     tally.empty += [file.path for file in settled if file.status == "empty"]
-    tally.changes["moved"] += [f"{before.path} → {file.path}" for before, file in plan.moved]
+    for before, file in plan.moved:
+        old, new = before.path, file.path
+        if before.source_id != work.source.id and before.source_id in sources:
+            old = display_name(sources[before.source_id], old)
+            new = display_name(work.source, new)
+        tally.changes["moved"].append(f"{old} → {new}")
 
 
 def _advance_settled(options: SyncOptions, tally: _Tally, work: _Work) -> None:
@@ -375,7 +419,8 @@ def _write_moves(database: Database, source: Source, plan: Plan) -> None:
 
 
 def _write_unreadable(database: Database, source: Source, unreadable: Sequence[FailedFile]) -> None:
-    for files in _parts_of(unreadable, ROWS_PER_WRITE):
+    named = [file for file in unreadable if not file.path.endswith("/")]  # folders are no documents
+    for files in _parts_of(named, ROWS_PER_WRITE):
         with database.write() as session:
             for file in files:
                 record_failure(
@@ -391,12 +436,14 @@ def _write_unreadable(database: Database, source: Source, unreadable: Sequence[F
 
 def _write_removals(database: Database, base: KnowledgeBase, work: _Work, tally: _Tally) -> None:
     """Remove what the plan found gone and what is still gone: the plan may be minutes old."""
-    root = Path(work.scope.source.root)
-    gone = [
-        file
-        for file in work.plan.removed
-        if work.scope.location is None or locate(root, file.path) is None
-    ]
+    gone = list(work.plan.removed)
+    for scope in work.scopes if gone else ():
+        if scope.location is not None:
+            again = scan(Path(scope.source.root), scope.location)
+            place = Place(gone, again.files, [file.path for file in again.failed])
+            gone = [file for file in place.gone() if scope.holds(file.path)] + [
+                file for file in gone if not scope.holds(file.path)
+            ]
     for files in _parts_of(gone, ROWS_PER_WRITE):
         failpoint("sync.removing")
         with database.write() as session:

@@ -5,6 +5,7 @@
     │   ├── KnowledgeBaseNotFoundError
     │   ├── KnowledgeBaseDeletedError   while it was being worked on
     │   ├── DocumentNotFoundError
+    │   ├── VersionNotFoundError        of a document, which no stored answer cites any more
     │   ├── JobNotFoundError
     │   └── ModelNotFoundError
     ├── AlreadyExistsError
@@ -56,6 +57,14 @@ class DocumentNotFoundError(NotFoundError):
     def __init__(self, document: str, base: str) -> None:
         super().__init__(
             f"no document {document!r} in knowledge base {base!r}; list them with `kb docs list`"
+        )
+
+
+class VersionNotFoundError(NotFoundError):
+    def __init__(self, document: str, version_id: int) -> None:
+        super().__init__(
+            f"{document!r} has no version {version_id}: an older text is kept only while a stored "
+            "answer cites it"
         )
 
 

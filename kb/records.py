@@ -244,6 +244,7 @@ class Citation:
             "end": self.end,
             "quote": self.quote,
             "supported": self.supported,
+            "version_id": self.version_id,
         }
 
 

@@ -23,6 +23,7 @@ from kb.storage.blobs import Blobs
 from kb.storage.database import Database
 from kb.storage.embeddings import sweep_embeddings
 from kb.storage.jobs import is_any_job_live
+from kb.storage.traces import drop_uncited_versions
 from kb.support import DEFAULT_SUPPORT_THRESHOLD
 from kb.terms import FULLTEXT
 
@@ -216,8 +217,10 @@ class Services:
         self.clean_up()
 
     def clean_up(self) -> None:
-        """After a removal: drop blobs, and vectors no chunk uses unless a job may need them."""
+        """After a removal: drop blobs and versions that nothing uses, and unless a job may need
+        them vectors."""
         with self.database.write() as session:
+            drop_uncited_versions(session)
             if not is_any_job_live(session):
                 sweep_embeddings(session)
         with self.database.write() as session:

@@ -17,6 +17,7 @@ from kb.records import KnowledgeBase
 from kb.storage.bases import find_base, list_sources
 from kb.storage.documents import (
     find_document,
+    find_version,
     list_chunks,
     list_documents,
     remove_documents,
@@ -101,14 +102,25 @@ def remove(document: str, base: PathBase, parts: ServerParts) -> Response:
 
 
 @router.get("/{document}/text")
-def text(document: str, base: PathBase, parts: ServerParts) -> dict[str, Any]:
-    """Return the stored text, which citations count their offsets in, and where pages begin."""
+def text(
+    document: str,
+    base: PathBase,
+    parts: ServerParts,
+    version: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+) -> dict[str, Any]:
+    """Return the stored text, which citations count their offsets in, and where pages begin.
+
+    `version` asks for the text that a citation was made from; `superseded` says that the document
+    has changed since. A version that no stored answer cites is gone: 404.
+    """
     with parts.database.read() as session:
-        version_id = find_document(session, base, document).version_id
+        found = find_document(session, base, document)
+        version_id = find_version(session, found, version)
         return {
             "text": "" if version_id is None else version_text(session, version_id),
             "pages": [] if version_id is None else list(version_pages(session, version_id)),
             "version_id": version_id,
+            "superseded": version_id != found.version_id,
         }
 
 

@@ -17,6 +17,7 @@ from kb.records import Document
 from kb.storage.bases import find_base
 from kb.storage.documents import (
     find_document,
+    find_version,
     list_chunks,
     list_documents,
     remove_documents,
@@ -67,25 +68,45 @@ def list_(edge: Edge, kb: str, status: str | None, as_json: bool) -> None:
 @click.argument("document")
 @kb_option()
 @click.option("--chunks", is_flag=True, help="Show where the document is split.")
+@click.option(
+    "--version",
+    type=click.IntRange(1, 2**63 - 1),
+    help="An older text: the `version_id` of a citation in `kb ask --json`.",
+)
 @json_option
 @pass_edge
-def show(edge: Edge, document: str, kb: str, chunks: bool, as_json: bool) -> None:
-    """Print the stored text of DOCUMENT (id, path or name)."""
+def show(
+    edge: Edge, document: str, kb: str, chunks: bool, version: int | None, as_json: bool
+) -> None:
+    """Print the stored text of DOCUMENT (id, path or name).
+
+    When a document changes, its older text is kept as long as a stored answer cites it.
+    """
+    if chunks and version is not None:
+        raise click.UsageError("--chunks shows the current version; leave out --version")
     with edge.services.database.read() as session:
         base = find_base(session, kb)
         found = find_document(session, base, document)
-        text = version_text(session, found.version_id) if found.version_id else ""
+        version_id = find_version(session, found, version)
+        text = "" if version_id is None else version_text(session, version_id)
         parts = list_chunks(session, found) if chunks else []
     if as_json:
         spans = [
             {"start": c.start, "end": c.end, "page": c.page, "heading": c.heading} for c in parts
         ]
-        print_json(_as_dict(found) | {"text": text} | ({"spans": spans} if chunks else {}))
+        shown_version = {
+            "text": text,
+            "version_id": version_id,
+            "superseded": version_id != found.version_id,
+        }
+        print_json(_as_dict(found) | shown_version | ({"spans": spans} if chunks else {}))
     elif chunks:
         for chunk in parts:
             click.echo(f"--- {chunk.start}-{chunk.end}  {shown(chunk.heading)}")
             click.echo(shown(chunk.text))
     else:
+        if version_id != found.version_id:
+            click.echo("superseded: the document has changed since", err=True)
         for flag in found.flags:
             click.echo(f"flag: {shown(flag.detail)}", err=True)
         click.echo(shown(text))

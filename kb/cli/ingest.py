@@ -1,8 +1,13 @@
-"""`kb ingest`: sync folders or files into a knowledge base, with progress by bytes."""
+"""`kb ingest`: sync folders or files into a knowledge base, with progress by bytes.
 
+With `--watch` it stays and syncs again what changes, until Ctrl-C (exit 130) or SIGTERM (exit 0).
+"""
+
+import re
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +16,14 @@ from typing import TYPE_CHECKING
 import click
 
 from kb.cli.edge import Edge, json_option, kb_option, pass_edge, print_json, shown, yes_option
-from kb.errors import CancelledError, KBError, KnowledgeBaseNotFoundError, StorageError
+from kb.errors import (
+    AlreadyExistsError,
+    CancelledError,
+    KBError,
+    KnowledgeBaseDeletedError,
+    KnowledgeBaseNotFoundError,
+    StorageError,
+)
 from kb.records import IngestReport, KnowledgeBase
 
 if TYPE_CHECKING:
@@ -31,6 +43,7 @@ SHOWN_PATHS = 20
 @click.option("--dry-run", is_flag=True, help="Print the plan and change nothing.")
 @click.option("--no-prune", is_flag=True, help="Keep documents whose files are gone.")
 @click.option("--retry-failed", is_flag=True, help="Parse files again that failed before.")
+@click.option("--watch", is_flag=True, help="Stay, and sync again whenever files change.")
 @yes_option
 @json_option
 @pass_edge
@@ -41,17 +54,25 @@ def ingest(
     dry_run: bool,
     no_prune: bool,
     retry_failed: bool,
+    watch: bool,
     yes: bool,
     as_json: bool,
 ) -> int:
     """Make the documents of PATHS in a knowledge base equal to the folders or files there.
 
     Unchanged files are not read again, changed ones replace their older text, missing ones are
-    removed. Exits with 1 if any file failed; the others are stored all the same.
+    removed. Hidden and temporary files are left out, and what a .kbignore names (as .gitignore
+    does). Exits with 1 if any file failed; the others are stored all the same.
     """
     from ingest.sync import SyncOptions
 
+    if watch and dry_run:
+        raise click.UsageError("--dry-run changes nothing, so there is nothing to --watch")
+    for path in paths:
+        _refuse_url(path)
     options = SyncOptions(prune=not no_prune, dry_run=dry_run, retry_failed=retry_failed, yes=yes)
+    if watch:
+        return _watch(edge.services, kb, list(paths), options, as_json)
     report = run_sync(edge.services, kb, list(paths), options)
     if as_json:
         print_json(report.to_dict())
@@ -60,24 +81,52 @@ def ingest(
     return 1 if report.failed else 0
 
 
+def _refuse_url(path: Path) -> None:
+    # A Path has lost the second slash of "https://".
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) and not path.exists():
+        raise KBError(
+            f"{str(path)!r} is a web address; kb reads files and folders of this machine only: "
+            "save the page as a file and ingest that"
+        )
+
+
 def run_sync(
     services: "Services", kb: str, paths: list[Path], options: "SyncOptions"
 ) -> IngestReport:
     """Sync under a job of its own, with a progress bar on a terminal."""
     from ingest.sync import sync_folders
-    from kb.storage.bases import find_base
 
-    try:
-        with services.database.read() as session:
-            base = find_base(session, kb)
-    except KnowledgeBaseNotFoundError:
-        if not any(path.exists() for path in paths):
-            raise KBError(
-                f"there is no file or folder {str(paths[0])!r}, and no knowledge base {kb!r} yet"
-            ) from None
-        base = services.planned_base(kb) if options.dry_run else services.create_base(kb)
+    base = _find_or_create_base(services, kb, paths, options)
     if options.dry_run:
         return sync_folders(services.sync_parts, base, paths, options)
+    return _sync_base(services, base, paths, options)
+
+
+def _find_or_create_base(
+    services: "Services", kb: str, paths: list[Path], options: "SyncOptions"
+) -> KnowledgeBase:
+    from kb.storage.bases import find_base
+
+    with services.database.read() as session, suppress(KnowledgeBaseNotFoundError):
+        return find_base(session, kb)
+    if not any(path.exists() for path in paths):
+        raise KBError(
+            f"there is no file or folder {str(paths[0])!r}, and no knowledge base {kb!r} yet"
+        )
+    if options.dry_run:
+        return services.planned_base(kb)
+    try:
+        return services.create_base(kb)
+    except AlreadyExistsError:  # another process has just done it
+        with services.database.read() as session:
+            return find_base(session, kb)
+
+
+def _sync_base(
+    services: "Services", base: KnowledgeBase, paths: list[Path], options: "SyncOptions"
+) -> IngestReport:
+    from ingest.sync import sync_folders
+
     with _job(services, base) as job, _progress_bar() as show:
 
         def note(progress: "Progress") -> None:
@@ -93,6 +142,59 @@ def run_sync(
         job.report = report
         _save_index(services, base)
     return report
+
+
+def _watch(
+    services: "Services", kb: str, paths: list[Path], options: "SyncOptions", as_json: bool
+) -> int:
+    from ingest.scope import outermost
+    from ingest.watch import watch
+    from kb.storage.bases import find_base
+
+    base = _find_or_create_base(services, kb, paths, options)
+    options = replace(options, unattended=True)
+    given = {path.resolve(): path for path in outermost(paths)}
+    last_failed: list[object] = [()]
+
+    def sync(roots: Sequence[Path]) -> None:
+        try:
+            with services.database.read() as session:
+                find_base(session, base.id)
+        except KnowledgeBaseNotFoundError as exc:
+            raise KnowledgeBaseDeletedError(base.name) from exc
+        report = _sync_base(services, base, [given[root] for root in roots], options)
+        is_news = report.added or report.changed or report.moved or report.removed
+        if as_json:
+            print_json(report.to_dict())
+        elif is_news or report.failed != last_failed[0]:
+            _print_report(report, dry_run=False)
+        last_failed[0] = report.failed
+
+    with _sigterm_as_interrupt() as terminated:
+        try:
+            places = ", ".join(shown(str(path)) for path in given.values())
+            click.echo(f"watching {places}; Ctrl-C ends it", err=True)
+            watch(list(given), sync, warn=lambda message: click.echo(f"kb: {message}", err=True))
+        except KeyboardInterrupt:
+            if not terminated.is_set():
+                raise
+    return 0
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[threading.Event]:
+    """End on SIGTERM as on Ctrl-C: the parser child and the job end with us. Tells which it was."""
+    terminated = threading.Event()
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _save_index(services: "Services", base: KnowledgeBase) -> None:
@@ -117,11 +219,18 @@ class _RunningJob:
 @contextmanager
 def _job(services: "Services", base: KnowledgeBase) -> Iterator[_RunningJob]:
     """Register the sync as a job with a heartbeat, so that other processes know of it."""
-    from kb.storage.jobs import create_job, finish_job, mark_interrupted, new_owner
+    from kb.storage.jobs import (
+        create_job,
+        drop_old_jobs,
+        finish_job,
+        mark_interrupted,
+        new_owner,
+    )
 
     owner = new_owner()
     with services.database.write() as session:
         mark_interrupted(session)
+        drop_old_jobs(session)  # watching makes many
         created = create_job(session, base.id, "ingest", owner=owner)
     job = _RunningJob(created.id, owner, threading.Event())
     stopped = threading.Event()

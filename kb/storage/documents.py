@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Select, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from kb.errors import DocumentNotFoundError, KBError
+from kb.errors import DocumentNotFoundError, KBError, VersionNotFoundError
 from kb.records import Chunk, Document, Flag, KnowledgeBase, LoadedDocument, Source
 from kb.storage.bases import find_base, new_id, now, source_record, storable
 from kb.storage.changes import append_changes
@@ -320,6 +320,12 @@ def adopt_source(session: Session, inner: Source, *, into: Source, prefix: str) 
     session.execute(delete(SourceRow).where(SourceRow.id == inner.id))
 
 
+def drop_empty_source(session: Session, source: Source) -> None:
+    """Forget a source that has no documents, such as a folder that was moved elsewhere."""
+    used = exists().where(DocumentRow.source_id == SourceRow.id)
+    session.execute(delete(SourceRow).where(SourceRow.id == source.id, ~used))
+
+
 def remove_documents(session: Session, kb_id: str, document_ids: Sequence[str]) -> int:
     """Remove documents with all versions, chunks and index rows; redact answers that used them.
 
@@ -451,6 +457,24 @@ def chunk_record(row: ChunkRow, version_id: int, document_text: str) -> Chunk:
         heading=row.heading,
         text=document_text[row.start : row.end],
     )
+
+
+def find_version(session: Session, document: Document, version_id: int | None) -> int | None:
+    """Return the version to show: the one asked for, else the current one, None without text.
+
+    Raises:
+        VersionNotFoundError: the document has no such version (any more).
+    """
+    if version_id is None or version_id == document.version_id:
+        return document.version_id
+    stored = session.scalar(
+        select(DocumentVersionRow.id).where(
+            DocumentVersionRow.id == version_id, DocumentVersionRow.document_id == document.id
+        )
+    )
+    if stored is None:
+        raise VersionNotFoundError(document.name, version_id)
+    return stored
 
 
 def version_text(session: Session, version_id: int) -> str:

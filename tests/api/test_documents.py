@@ -190,6 +190,34 @@ def test_chunks_are_spans_of_the_text(client: TestClient, handbook: str) -> None
         assert text["text"][chunk["start"] : chunk["end"]] == chunk["text"]
 
 
+def test_an_old_answers_citation_opens_the_text_it_was_made_from(
+    client: TestClient, handbook: str, upload: Any
+) -> None:
+    question = {"question": "满五年的员工每年有几天年假？"}
+    answer = client.post(f"/kb/{handbook}/ask", json=question).json()
+    citation = answer["citations"][0]
+    version = {"version": citation["version_id"]}
+    documents = f"/kb/{handbook}/documents"
+    url = f"{documents}/{citation['document_id']}"
+    listed = client.get(documents).json()["documents"]
+    other = next(row["id"] for row in listed if row["id"] != citation["document_id"])
+    upload(handbook, {citation["document"]: "# 年假\n\n现在全体员工每年享有 30 天年假。"})
+
+    old = client.get(f"{url}/text", params=version).json()
+    current = client.get(f"{url}/text").json()
+    unknown = client.get(f"{url}/text", params={"version": 10**6})
+    foreign = client.get(f"{documents}/{other}/text", params=version)
+    client.delete(url)
+    removed = client.get(f"{url}/text", params=version)
+
+    assert old["superseded"]
+    assert old["text"][citation["start"] : citation["end"]] == citation["quote"]
+    assert not current["superseded"]
+    assert "30 天" in current["text"]
+    assert (unknown.status_code, foreign.status_code, removed.status_code) == (404, 404, 404)
+    assert unknown.json()["error"]["type"] == "VersionNotFoundError"
+
+
 def test_a_document_without_text_has_an_empty_one(client: TestClient, upload: Any) -> None:
     client.post("/kb", json={"name": "base"})
     upload("base", {"empty.txt": "", "bad.xyz": "x"})

@@ -146,6 +146,9 @@ def test_a_failed_file_gives_exit_code_1_and_its_reason(kb: Shell, docs: Path) -
     [
         (("search", "x", "--kb", "nowhere"), 1, "no knowledge base named 'nowhere'"),
         (("ingest", "no-such-folder"), 1, "no file or folder 'no-such-folder'"),
+        (("ingest", "https://example.com/a.html"), 1, "is a web address"),
+        (("ingest", "file:///etc/hosts"), 1, "is a web address"),
+        (("ingest", ".", "--watch", "--dry-run"), 2, "--dry-run changes nothing"),
         (("search", "  "), 1, "question: is empty"),
         (("search", "x", "--top-k", "0"), 2, "top-k"),
         (("nonsense",), 2, "No such command"),
@@ -187,6 +190,31 @@ def test_documents_are_listed_shown_and_removed(kb: Shell, docs: Path) -> None:
     assert (code, "removed" in out) == (0, True)
     assert len(kb.json("docs", "list")) == 1
     assert kb("verify")[0] == 0
+
+
+def test_a_cited_text_is_shown_by_its_version_after_the_document_changed(
+    kb: Shell, docs: Path
+) -> None:
+    kb("ingest", str(docs))
+    citation = kb.json("ask", "员工每年有几天带薪年假？")["citations"][0]
+    (docs / "手册.md").write_text("# 休假\n\n员工每年享有 15 天带薪年假。\n", encoding="utf-8")
+    kb("ingest", str(docs))
+    version = str(citation["version_id"])
+
+    _, out = kb("docs", "show", "手册.md", "--version", version)
+    err = kb.err
+    as_json = kb.json("docs", "show", citation["document_id"], "--version", version)
+    current = kb.json("docs", "show", "手册.md")
+    missing, _ = kb("docs", "show", "手册.md", "--version", "999")
+
+    assert "12 天" in out
+    assert "superseded" in err
+    assert as_json["superseded"]
+    assert as_json["text"][citation["start"] : citation["end"]] == citation["quote"]
+    assert not current["superseded"]
+    assert "15 天" in current["text"]
+    assert missing == 1
+    assert "no version 999" in kb.err
 
 
 def test_verify_and_config_and_doctor_print_json(kb: Shell, docs: Path) -> None:

@@ -114,6 +114,27 @@ def test_a_citation_of_a_pdf_opens_at_its_page(visit: Visit, tmp_path: Path) -> 
     expect(visitor.find(".viewer-head")).to_contain_text("page 3")
 
 
+def test_an_old_answers_citation_shows_the_text_it_was_made_from(
+    visit: Visit, tmp_path: Path
+) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text("The cooling pump is serviced every 400 hours by the night shift.")
+    visitor = visit()
+    visitor.create_base("notes")
+    visitor.upload(note)
+    turn = visitor.ask("How often is the cooling pump serviced?")
+    expect(turn.locator(".citations .source").first).to_be_visible()
+    visitor.show("documents")
+    note.write_text("The cooling pump is never serviced.")
+    visitor.upload(note)
+
+    visitor.show("ask")
+    turn.locator(".citations .source").first.click()
+
+    expect(visitor.find("#viewer mark")).to_contain_text("every 400 hours")
+    expect(visitor.find("#viewer .note")).to_contain_text("changed since")
+
+
 def test_the_folder_picker_syncs_like_a_drop(visit: Visit, folder: Path) -> None:
     visitor = visit()
     visitor.create_base("picked")

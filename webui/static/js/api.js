@@ -101,8 +101,16 @@ export const deleteBase = (id) => call("DELETE", base(id));
 export const listDocuments = (kb, query, signal) =>
   call("GET", `${base(kb)}/documents?${new URLSearchParams(query)}`, { signal });
 export const removeDocument = (kb, id) => call("DELETE", document_(kb, id));
-export const documentText = (kb, id, signal) =>
-  call("GET", `${document_(kb, id)}/text`, { signal });
+/** `version` is the text that a citation was made from; one that is not kept gives the current. */
+export async function documentText(kb, id, version, signal) {
+  const path = `${document_(kb, id)}/text`;
+  try {
+    return await call("GET", version ? `${path}?version=${version}` : path, { signal });
+  } catch (error) {
+    if (error.type !== "VersionNotFoundError") throw error;
+    return call("GET", path, { signal });
+  }
+}
 export const documentContent = async (kb, id) =>
   (await send("GET", `${document_(kb, id)}/content`, { accept: "*/*" })).blob();
 

@@ -57,6 +57,7 @@ function open(citation) {
     end: citation.end,
     quote: citation.quote,
     supported: citation.supported,
+    version: citation.version_id,
   });
 }
 

@@ -162,6 +162,7 @@ export const MESSAGES = {
   statusStale: "Stale",
   stop: "Stop",
   stopped: "Stopped",
+  supersededHint: "The document has changed since this answer; this is the text that was cited.",
   support: "support {n}%",
   supportHint:
     "How likely the passages answer the question; below the knowledge base's threshold the answer is refused.",

@@ -146,6 +146,7 @@ export const MESSAGES = {
   statusStale: "旧版本",
   stop: "停止",
   stopped: "已停止",
+  supersededHint: "文档在这次回答之后已更改；这里显示的是当时引用的版本。",
   support: "依据 {n}%",
   supportHint: "段落能回答这个问题的把握；低于知识库的阈值就不回答。",
   switchLanguage: "Switch to English",

@@ -18,7 +18,8 @@ let loading = null;
 
 /**
  * Opens a document. `target`: kb (id or name), id, name; optionally page, start and end (code
- * points), quote, and supported (false marks the citation as unverified).
+ * points), quote, supported (false marks the citation as unverified), and version (the text that the
+ * offsets count in).
  */
 export async function openDocument(target) {
   const panel = $("viewer");
@@ -34,8 +35,10 @@ export async function openDocument(target) {
   const mine = (loading = new AbortController());
   body.setAttribute("aria-busy", "true");
   try {
-    const { text, pages } = await api.documentText(target.kb, target.id, mine.signal);
-    drawText(body, text, pages ?? [], target);
+    const { kb, id, version } = target;
+    const found = await api.documentText(kb, id, version, mine.signal);
+    drawText(body, found.text, found.pages ?? [], target);
+    if (found.superseded) body.before(warning("supersededHint"));
   } catch (error) {
     if (error.name !== "AbortError") body.replaceChildren(problem(error, target));
   } finally {
@@ -98,9 +101,10 @@ function header(target) {
 }
 
 function note({ supported }) {
-  if (supported !== false) return "";
-  return h("p", { class: "note warn" }, icon("warn"), h("span", { text: "unsupportedHint" }));
+  return supported === false ? warning("unsupportedHint") : "";
 }
+
+const warning = (text) => h("p", { class: "note warn" }, icon("warn"), h("span", { text }));
 
 const problem = (error, target) =>
   h(
