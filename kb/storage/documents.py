@@ -16,6 +16,7 @@ from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from kb.errors import DocumentNotFoundError, KBError
+from kb.failpoints import failpoint
 from kb.records import Chunk, Document, KnowledgeBase, LoadedDocument, Source
 from kb.storage.bases import find_base, new_id, now, source_record, storable
 from kb.storage.changes import append_changes
@@ -326,6 +327,7 @@ def remove_documents(session: Session, kb_id: str, document_ids: Sequence[str]) 
     """
     removed = _remove_rows(session, kb_id, document_ids)
     redact_documents(session, document_ids)
+    failpoint("documents.removing")
     return removed
 
 
