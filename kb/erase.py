@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
 from kb.errors import KBError, StorageError
 from kb.evidence import Erased, Evidence, Mark, gather
 from kb.failpoints import failpoint
+from kb.leftovers import remove_leftovers
 from kb.models import CHECKPOINTS, FOLDER
 from kb.needles import Finder
 from kb.records import Document
@@ -37,7 +38,7 @@ from kb.storage.blobs import Blobs
 from kb.storage.database import Database
 from kb.storage.documents import remove_documents
 from kb.storage.embeddings import sweep_embeddings
-from kb.storage.jobs import RESUMABLE_STATES, is_any_job_live, list_jobs
+from kb.storage.jobs import HEARTBEAT_LIFETIME_S, RESUMABLE_STATES, is_any_job_live, list_jobs
 from kb.storage.tables import (
     ChunkRow,
     DocumentRow,
@@ -51,10 +52,10 @@ from kb.storage.tables import (
     TracePassageRow,
     TraceRow,
 )
-from kb.storage.traces import REDACTED
+from kb.storage.traces import redact_traces
 
-# How long a running job or a reader of the database is waited for.
-WAIT_S = 30.0
+# How long a job or a reader of the database is waited for; a killed job looks alive for most of it.
+WAIT_S = HEARTBEAT_LIFETIME_S + 10
 # Weights of models: nobody's text, and tens of gigabytes.
 SKIPPED = (FOLDER, CHECKPOINTS)
 # Folders of a benchmark or a conversion that was killed; one at work is younger.
@@ -230,13 +231,7 @@ def _forget_answers(session: Session, finder: Finder, ids: Sequence[str]) -> Non
     ):
         if finder.find(f"{question}\0{answer}".encode("utf-8", "surrogatepass")):
             traces.add(trace_id)
-    for trace_id in traces:
-        session.execute(
-            update(TraceRow)
-            .where(TraceRow.id == trace_id)
-            .values(question=REDACTED, answer=REDACTED, is_redacted=True)
-        )
-        session.execute(delete(TracePassageRow).where(TracePassageRow.trace_id == trace_id))
+    redact_traces(session, sorted(traces), with_questions=True)
 
 
 def _forget_names(session: Session, finder: Finder, names: set[str], kb_ids: set[str]) -> None:
@@ -282,9 +277,7 @@ def _wipe(
         with database.write() as session:
             sqlite.optimize_fulltext(session, base.id)
     failpoint("erase.optimized")
-    with database.write() as session:
-        blobs.drop_unused(session)
-    blobs.drop_abandoned()
+    remove_leftovers(database, blobs)
     had_files = _drop_snapshots(database, {document.kb_id for document in documents})
     for base in bases:
         if base.id in had_files:  # made again now, so that the next search need not

@@ -333,16 +333,20 @@ def remove_documents(session: Session, kb_id: str, document_ids: Sequence[str]) 
 
 def _remove_rows(session: Session, kb_id: str, document_ids: Sequence[str]) -> int:
     n_chunks = 0
-    fulltext = FullText(session, kb_id)
     for document_id in document_ids:
-        chunk_ids = session.scalars(
-            select(ChunkRow.id).where(ChunkRow.document_id == document_id)
-        ).all()
-        _delete_chunks(session, fulltext, chunk_ids)
-        append_changes(session, kb_id, added=[], removed=chunk_ids)
+        n_chunks += drop_chunks(session, kb_id, document_id)
         session.execute(delete(DocumentRow).where(DocumentRow.id == document_id))
-        n_chunks += len(chunk_ids)
     return n_chunks
+
+
+def drop_chunks(session: Session, kb_id: str, document_id: str) -> int:
+    """Remove a document's chunks and their index rows, not its text; returns how many."""
+    chunk_ids = session.scalars(
+        select(ChunkRow.id).where(ChunkRow.document_id == document_id)
+    ).all()
+    _delete_chunks(session, FullText(session, kb_id), chunk_ids)
+    append_changes(session, kb_id, added=[], removed=chunk_ids)
+    return len(chunk_ids)
 
 
 # Reading

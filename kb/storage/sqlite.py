@@ -227,14 +227,38 @@ def fulltext_frequencies(session: Session, kb_id: str, terms: Iterable[str]) -> 
 
 def fulltext_rows(session: Session, kb_id: str, chunk_ids: Sequence[int]) -> list[str]:
     """Return the terms of these chunks, heading first; chunks without a row are left out."""
+    terms = fulltext_terms(session, kb_id, chunk_ids)
+    return [" ".join(terms[id_]) for id_ in sorted(terms)]
+
+
+def fulltext_terms(
+    session: Session, kb_id: str, chunk_ids: Sequence[int]
+) -> dict[int, tuple[str, str]]:
+    """Return the terms of these chunks' headings and bodies, by chunk."""
     rows = session.execute(
         text(
-            f"SELECT c0, c1 FROM {_fulltext_table(kb_id)}_content "
-            "WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"
+            f"SELECT id, c0, c1 FROM {_fulltext_table(kb_id)}_content "
+            "WHERE id IN (SELECT value FROM json_each(:ids))"
         ),
         {"ids": json.dumps(list(chunk_ids))},
     )
-    return [f"{row[0]} {row[1]}" for row in rows]
+    return {int(row[0]): (str(row[1]), str(row[2])) for row in rows}
+
+
+def fulltext_tables(session: Session) -> set[str]:
+    """Return the ids of the knowledge bases that have a full text."""
+    rows = session.execute(
+        text(
+            "SELECT substr(name, 10) FROM sqlite_master "
+            "WHERE name GLOB 'fulltext_*' AND sql LIKE 'CREATE VIRTUAL TABLE%'"
+        )
+    )
+    return {str(row[0]) for row in rows if HEX_ID.fullmatch(str(row[0]))}
+
+
+def reindex(session: Session) -> None:
+    """Make SQLite's own indexes again from the tables."""
+    session.execute(text("REINDEX"))
 
 
 def fulltext_rows_except(session: Session, kb_id: str, chunk_ids: set[int]) -> Iterator[bytes]:

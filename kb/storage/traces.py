@@ -116,3 +116,16 @@ def _drop_uncited_versions(session: Session) -> None:
         TracePassageRow.version_id == DocumentVersionRow.id, TracePassageRow.kind == "citation"
     )
     session.execute(delete(DocumentVersionRow).where(~DocumentVersionRow.is_current, ~is_cited))
+
+
+def redact_traces(
+    session: Session, trace_ids: Sequence[str], *, with_questions: bool = False
+) -> None:
+    """Redact these answers and drop what they were shown; their questions only if asked to."""
+    values = {"answer": REDACTED, "is_redacted": True}
+    if with_questions:
+        values["question"] = REDACTED
+    for first in range(0, len(trace_ids), MAX_VALUES):
+        part = trace_ids[first : first + MAX_VALUES]
+        session.execute(update(TraceRow).where(TraceRow.id.in_(part)).values(values))
+        session.execute(delete(TracePassageRow).where(TracePassageRow.trace_id.in_(part)))
