@@ -1,189 +1,213 @@
-"""Kill an ingest again and again, and check that nothing is lost, doubled or left over.
+"""Kill the program again and again, and check that nothing is lost, doubled or left over.
 
-    python -m benchmarks.kill_ingest --kills 20 --real 3
+    python -m benchmarks.kill_ingest --kills 200 --signals 20 --real 2
 
-Each round starts `kb ingest` of a changed folder in a child process, kills it at a named
-failpoint or after a random time, runs it again to the end, and compares the knowledge base with
-one that was ingested without interruption; `kb verify` must be clean. The fake embedder is used
-unless `--real` asks for rounds with the real one.
+Each round starts one piece of work on a data folder in a child process: the first ingest, an ingest
+of a changed folder, an upgrade of the database, a removal, or a removal with --prove. The child
+dies at a named failpoint (`--kills`, as by a power cut) or by SIGKILL after a random time
+(`--signals`). Then `kb verify` must be clean; the same work runs again, to its end; `kb verify`
+must be clean again, and documents, chunks, texts and hits must equal those of a run that was
+never interrupted. The fake embedder is used but for `--real` of the signals.
 """
 
 import argparse
-import hashlib
-import json
-import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FAILPOINTS = (
-    "sync.moved",
-    "sync.parsed",
-    "sync.embedded",
-    "sync.vectors-stored",
-    "sync.writing",
-    "sync.written",
-    "sync.removing",
-    "sync.sweeping",
-    "index.written",
-    "index.renamed",
-    "index.named",
+from benchmarks.drills import (
+    BASE,
+    State,
+    differences,
+    in_child,
+    run_command,
+    state_of,
+    use_next_schema,
+    warm_up,
+    write_folder,
 )
+from kb import failpoints
+
 KILLED = 137
+# The document that is removed, and a string that only it holds.
+REMOVED = "文件0.md"
+
+# What can be interrupted, and the failpoints on its way; some are passed several times.
+MIGRATION = ("migration.backed-up", "migration.upgrading", "migration.upgraded")
+INDEX = ("index.written", "index.renamed", "index.named")
+WORK: dict[str, tuple[str, ...]] = {
+    "first ingest": (*MIGRATION, "sync.parsed", "sync.writing", "index.written"),
+    "ingest": (
+        *(place for place in failpoints.PLACES if place.startswith("sync.")),
+        "documents.removing",
+        *INDEX,
+    ),
+    "upgrade": MIGRATION,
+    "remove": ("documents.removing", "documents.swept"),
+    "erase": (
+        "documents.removing",
+        *(place for place in failpoints.PLACES if place.startswith("erase.")),
+        *INDEX,
+    ),
+}
+PASSED_OFTEN = frozenset({"sync.parsed", "sync.writing", "sync.written"})
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What one kill did: where, whether it hit, and what was wrong afterwards."""
 
+    work: str
     place: str
     was_killed: bool
     problems: tuple[str, ...]
 
 
-# The child: one ingest, dying where it is told to.
+class Drill:
+    """A folder, a data folder before each piece of work, and the end states to reach."""
+
+    def __init__(self, scratch: Path, n_files: int, *, is_real: bool = False) -> None:
+        self.scratch = scratch
+        self.is_real = is_real
+        self.folder = scratch / "docs"
+        self.before = scratch / "before"
+        scratch.mkdir(parents=True, exist_ok=True)
+        warm_up()
+        write_folder(self.folder, 0, n_files)
+        self._must(lambda: self._ingest(self.before))
+        write_folder(self.folder, 1, n_files)
+        self.ends: dict[str, State] = {}
+        self.seconds: dict[str, float] = {}
+
+    def run(self, work: str, place: str = "", passes: int = 0, share: float = 0) -> Round:
+        """Interrupt `work` at a failpoint, or after a share of its time; then finish it."""
+        if work not in self.ends:
+            self._run_clean(work)
+        home = self._fresh_home(work)
+        ran = in_child(
+            lambda: self._work(work, home, place, passes),
+            self.scratch,
+            kill_after_s=share * self.seconds[work],
+        )
+        was_killed = ran.code in (KILLED, -signal.SIGKILL)
+        problems: list[str] = []
+        if not was_killed and ran.code != 0:
+            problems.append(f"ended with {ran.code}: {ran.err[-300:]}")
+        if (home / "kb.sqlite3").exists():
+            torn = self._state(work, home)
+            problems += [f"right after the kill: {problem}" for problem in torn.problems]
+        again = in_child(lambda: self._work(work, home, again=True), self.scratch)
+        if again.code != 0:
+            problems.append(f"the second run ended with {again.code}: {again.err[-300:]}")
+        problems += differences(self._state(work, home), self.ends[work])
+        if work == "erase":
+            problems += _holding(home, self._secret())
+        name = place or f"SIGKILL at {share:.2f} of {self.seconds[work]:.1f} s"
+        return Round(work, name, was_killed, tuple(problems))
+
+    def _run_clean(self, work: str) -> None:
+        home = self._fresh_home(work)
+        ran = in_child(lambda: self._work(work, home), self.scratch)
+        assert ran.code == 0, ran
+        self.seconds[work] = ran.seconds
+        self.ends[work] = self._state(work, home)
+        assert self.ends[work].rows
+        assert not self.ends[work].problems
+
+    def _fresh_home(self, work: str) -> Path:
+        home = self.scratch / "home"
+        shutil.rmtree(home, ignore_errors=True)
+        if work != "first ingest":
+            shutil.copytree(self.before, home)
+        return home
+
+    def _work(
+        self, work: str, home: Path, place: str = "", passes: int = 0, *, again: bool = False
+    ) -> int:
+        if place:
+            failpoints.arm(place, passes)
+        if work == "upgrade":
+            use_next_schema(self.scratch / "next")
+            self._open(home)
+            return 0
+        if work in ("first ingest", "ingest"):
+            return self._ingest(home)
+        prove = ("--prove",) if work == "erase" else ()
+        code = run_command(home, "docs", "remove", REMOVED, "--kb", BASE, "--yes", *prove)
+        if again and code == 1:  # it was removed before the kill; what is left of it goes now
+            return run_command(home, "docs", "remove", "--prove")
+        return code
+
+    def _ingest(self, home: Path) -> int:
+        code = run_command(
+            home, "ingest", str(self.folder), "--kb", BASE, "--yes", is_real=self.is_real
+        )
+        return 0 if code == 1 else code  # one file of the folder is bad on purpose
+
+    def _open(self, home: Path) -> None:
+        from benchmarks.drills import open_services
+
+        open_services(home).close()
+
+    def _must(self, work: Callable[[], int]) -> None:
+        ran = in_child(work, self.scratch)
+        assert ran.code == 0, ran
+
+    def _state(self, work: str, home: Path) -> State:
+        def prepare() -> None:
+            if work == "upgrade":
+                use_next_schema(self.scratch / "next")
+
+        return state_of(home, self.scratch, prepare=prepare)
+
+    def _secret(self) -> bytes:
+        text = (self.folder / REMOVED).read_text(encoding="utf-8")
+        return text[text.index("设备") :][:11].encode()
 
 
-def ingest_and_die(home: Path, folder: Path, place: str, passes: int, is_real: bool) -> None:
-    """Run one ingest in this process; `place` is a failpoint, or "" to run to the end."""
-    from ingest.fake import FakeEmbedder
-    from ingest.sync import SyncOptions
-    from kb import failpoints, index
-    from kb.cli.ingest import run_sync
-    from kb.config import Settings
-    from kb.wiring import Services
-
-    index.SNAPSHOT_AFTER_EVENTS = 1  # every run writes a snapshot, so that it can die in one
-    if place:
-        failpoints.arm(place, passes)
-    embedder = None if is_real else FakeEmbedder()
-    with Services.open(Settings(home=home), embedder=embedder) as services:
-        run_sync(services, "kill", [folder], SyncOptions(yes=True))
+def _holding(home: Path, secret: bytes) -> list[str]:
+    return [
+        f"{path.relative_to(home)} holds text of the erased document"
+        for path in home.rglob("*")
+        if path.is_file() and secret in path.read_bytes()
+    ]
 
 
-def run_child(
-    home: Path, folder: Path, place: str, passes: int, is_real: bool, wait_s: float
-) -> int:
-    """Start the child, kill it after `wait_s` seconds (0 lets it run), return its exit code."""
-    child = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.kill_ingest",
-            "--child",
-            json.dumps([str(home), str(folder), place, passes, is_real]),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    if wait_s:
-        time.sleep(wait_s)
-        child.send_signal(signal.SIGKILL)
-    return child.wait(timeout=300)
+def places() -> list[tuple[str, str]]:
+    """Return every piece of work with every failpoint on its way."""
+    return [(work, place) for work, on_the_way in WORK.items() for place in on_the_way]
 
 
-# The folder: two states, so that adds, changes, moves and removals are all interrupted.
-
-
-def write_folder(folder: Path, state: int, n_files: int) -> None:
-    """Write state 0 or 1 of the folder; state 1 has edits, renames, removals and additions."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for n in range(n_files):
-        if state == 1 and n % 7 == 3:
-            continue  # removed
-        name = f"改名{n}.md" if state == 1 and n % 7 == 5 else f"文件{n}.md"
-        body = [_paragraph(n, line) for line in range(12 + n % 5)]
-        if state == 1 and n % 7 == 1:
-            body[4] = _paragraph(n, 1000)
-        (folder / name).write_text(f"# 第{n}章\n\n" + "\n\n".join(body), encoding="utf-8")
-    (folder / "坏.xyz").write_bytes(b"\0\1\2")
-
-
-def _paragraph(n: int, line: int) -> str:
-    key = hashlib.sha256(f"{n}/{line}".encode()).hexdigest()
-    return f"设备 {key[:8]} 每 {line + 3} 天检查一次，The pump {key[8:14]} runs {n} hours. " * 3
-
-
-def fingerprint(home: Path) -> tuple[list[str], list[str]]:
-    """Return what the knowledge base holds, and what `kb verify` says against it."""
-
-    from ingest.fake import FakeEmbedder
-    from ingest.splitter import SPLITTER
-    from kb.config import Settings
-    from kb.storage.bases import find_base
-    from kb.storage.documents import list_chunks, list_documents
-    from kb.verify import verify
-    from kb.wiring import Services
-
-    rows: list[str] = []
-    with Services.open(Settings(home=home), embedder=FakeEmbedder()) as services:
-        report = verify(services.database, services.retriever, services.blobs, splitter=SPLITTER)
-        with services.database.read() as session:
-            base = find_base(session, "kill")
-            documents, _ = list_documents(session, base.id, limit=100_000)
-            for document in documents:
-                rows.append(f"{document.path} {document.status} {document.error}")
-                rows += [
-                    f"{document.path} {c.start}-{c.end} {c.heading} {hash_of(c.text)}"
-                    for c in list_chunks(session, document)
-                ]
-    return rows, [f"{problem.kind}: {problem.detail}" for problem in report.problems]
-
-
-def hash_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def run_round(
-    folder: Path, place: str, passes: int, *, n_files: int, is_real: bool, wait_s: float
-) -> Round:
-    """Ingest state 0, kill the ingest of state 1, run it again, compare with a clean run."""
-    with tempfile.TemporaryDirectory() as scratch:
-        interrupted, clean = Path(scratch, "interrupted"), Path(scratch, "clean")
-        write_folder(folder, 0, n_files)
-        for home in (interrupted, clean):
-            run_child(home, folder, "", 0, is_real, 0)
-        write_folder(folder, 1, n_files)
-        code = run_child(interrupted, folder, place, passes, is_real, wait_s)
-        _, torn = fingerprint(interrupted)
-        for home in (interrupted, clean):
-            if run_child(home, folder, "", 0, is_real, 0) != 0:
-                return Round(place, True, ("the second run failed",))
-        found, problems = fingerprint(interrupted)
-        expected, _ = fingerprint(clean)
-        problems += [f"right after the kill: {problem}" for problem in torn]
-        problems += [f"lost: {row}" for row in expected if row not in set(found)][:5]
-        problems += [f"too much: {row}" for row in found if row not in set(expected)][:5]
-        name = place or f"SIGKILL after {wait_s:.2f} s"
-        return Round(name, code in (KILLED, -signal.SIGKILL), tuple(problems))
-
-
-def run_rounds(n_kills: int, n_real: int, *, n_files: int = 28, seed: int = 1) -> list[Round]:
-    """Run the rounds: failpoints in turn, every third one a SIGKILL at a random moment."""
+def run_rounds(
+    n_kills: int, n_signals: int, n_real: int = 0, *, n_files: int = 14, seed: int = 1
+) -> list[Round]:
+    """Run the rounds: failpoints in turn, then signals over all kinds of work."""
     chance = random.Random(seed)
-    rounds = []
-    with tempfile.TemporaryDirectory() as scratch:
+    rounds: list[Round] = []
+
+    def note(made: Round) -> None:
+        rounds.append(made)
+        print(f"{len(rounds)}/{n_kills + n_signals} {made}", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        drill = Drill(Path(name, "fake"), n_files)
         for i in range(n_kills):
-            is_real = i < n_real
-            is_random = i % 3 == 2
-            rounds.append(
-                run_round(
-                    Path(scratch, "docs"),
-                    "" if is_random else FAILPOINTS[(i - i // 3) % len(FAILPOINTS)],
-                    0 if is_random else chance.choice([0, 0, 1, 3]),
-                    n_files=n_files,
-                    is_real=is_real,
-                    wait_s=chance.uniform(0.8, 9 if is_real else 3) if is_random else 0,
-                )
-            )
-            print(f"{i + 1}/{n_kills} {rounds[-1]}", file=sys.stderr, flush=True)
+            work, place = places()[i % len(places())]
+            passes = chance.choice([0, 1, 2, 3]) if place in PASSED_OFTEN else 0
+            note(drill.run(work, place, passes))
+        kinds = list(WORK)
+        for i in range(n_signals - n_real):
+            note(drill.run(kinds[i % len(kinds)], share=chance.uniform(0.02, 1)))
+        if n_real:
+            drill = Drill(Path(name, "real"), n_files, is_real=True)
+            for i in range(n_real):
+                work = ("first ingest", "ingest")[i % 2]
+                note(drill.run(work, share=chance.uniform(0.1, 1)))
     return rounds
 
 
@@ -191,16 +215,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--real", type=int, default=3, help="rounds with the real embedder")
+    parser.add_argument("--kills", type=int, default=40, help="rounds that die at a failpoint")
+    parser.add_argument("--signals", type=int, default=5, help="rounds with SIGKILL at any time")
+    parser.add_argument("--real", type=int, default=0, help="of these, with the real embedder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.child:
-        home, folder, place, passes, is_real = json.loads(options.child)
-        ingest_and_die(Path(home), Path(folder), place, passes, is_real)
-        return 0
-    rounds = run_rounds(options.kills, options.real, seed=options.seed)
+    rounds = run_rounds(options.kills, options.signals, options.real, seed=options.seed)
+    for work in WORK:
+        of_work = [r for r in rounds if r.work == work]
+        print(
+            f"{work}: {len(of_work)} rounds, {sum(r.was_killed for r in of_work)} killed, "
+            f"{sum(bool(r.problems) for r in of_work)} with problems"
+        )
     n_bad = sum(1 for r in rounds if r.problems)
     n_killed = sum(1 for r in rounds if r.was_killed)
     print(f"{len(rounds)} rounds, {n_killed} killed before the end, {n_bad} with problems")
@@ -208,5 +234,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
     sys.exit(main())

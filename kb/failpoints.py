@@ -5,12 +5,44 @@ A kill test arms one in a child process of its own; in normal use `failpoint` is
 
 import os
 
+# All of them, in the order of a document's life; a test compares the list with the code.
+PLACES = (
+    "migration.backed-up",
+    "migration.upgrading",
+    "migration.upgraded",
+    "sync.moved",
+    "sync.parsed",
+    "sync.embedded",
+    "sync.vectors-stored",
+    "sync.writing",
+    "sync.written",
+    "sync.removing",
+    "sync.sweeping",
+    "index.written",
+    "index.renamed",
+    "index.named",
+    "documents.removing",
+    "documents.swept",
+    "erase.removing",
+    "erase.removed",
+    "erase.optimized",
+    "erase.indexed",
+    "erase.vacuumed",
+    "erase.emptied",
+)
+
 _armed: str | None = None
 _passes_left = 0
 
 
 def arm(name: str, passes: int = 0) -> None:
-    """Make the process die at this failpoint after surviving it `passes` times."""
+    """Make the process die at this failpoint after surviving it `passes` times.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    if name not in PLACES:
+        raise ValueError(f"no failpoint {name!r}; there are {', '.join(PLACES)}")
     global _armed, _passes_left
     _armed, _passes_left = name, passes
 

@@ -14,6 +14,7 @@ from kb.config import Settings
 from kb.embedder import Embedder
 from kb.errors import ConfigError, InvalidInputError
 from kb.extractive import ExtractiveAnswerer
+from kb.failpoints import failpoint
 from kb.models import find_model, model_in_use
 from kb.protocols import Answerer
 from kb.records import KnowledgeBase
@@ -223,6 +224,7 @@ class Services:
             drop_uncited_versions(session)
             if not is_any_job_live(session):
                 sweep_embeddings(session)
+        failpoint("documents.swept")
         with self.database.write() as session:
             self.blobs.drop_unused(session)
 

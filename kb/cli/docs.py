@@ -1,5 +1,7 @@
 """`kb docs list`, `show` and `remove`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from kb.cli.edge import (
@@ -23,6 +25,9 @@ from kb.storage.documents import (
     remove_documents,
     version_text,
 )
+
+if TYPE_CHECKING:
+    from kb.wiring import Services
 
 PAGE = 1000
 
@@ -112,30 +117,80 @@ def show(
         click.echo(shown(text))
 
 
-@docs.command(epilog="Example:  kb docs remove docs/old.md --kb handbook --yes")
-@click.argument("document")
+@docs.command(epilog="Example:  kb docs remove docs/old.md --kb handbook --prove --yes")
+@click.argument("documents", metavar="DOC...", nargs=-1)
 @kb_option()
+@click.option("--prove", is_flag=True, help="Clear every trace, search all files, print a receipt.")
 @yes_option
 @json_option
 @pass_edge
-def remove(edge: Edge, document: str, kb: str, yes: bool, as_json: bool) -> None:
-    """Remove DOCUMENT (id, path or name) with all its versions; stored answers are redacted.
+def remove(
+    edge: Edge, documents: tuple[str, ...], kb: str, prove: bool, yes: bool, as_json: bool
+) -> int:
+    """Remove DOC... (ids, paths or names) with all versions; stored answers are redacted.
 
     A file that is still in an ingested folder comes back with the next `kb ingest`.
+
+    With --prove bytes are erased as well: the database is rewritten, old index files, backups and
+    uploaded files go, and every file of the data folder is searched for strings cut from the text.
+    Exits with 1 if anything was found, or if too little of the text was unique to tell. Without
+    DOC it clears what earlier removals left behind.
     """
+    if not documents and not prove:
+        raise click.UsageError("name at least one document")
     services = edge.services
     with services.database.read() as session:
-        base = find_base(session, kb)
-        found = find_document(session, base, document)
-    if not yes:
-        confirm(f"remove {found.name!r}?")
+        base = find_base(session, kb) if documents else None
+        named = [find_document(session, base, name) for name in documents] if base else []
+    found = list({document.id: document for document in named}.values())
+    if found and not yes:
+        confirm(f"remove {', '.join(repr(document.name) for document in found)}?")
+    if prove:
+        return _prove(services, found, as_json)
     with services.database.write() as session:
-        n_chunks = remove_documents(session, base.id, [found.id])
+        counts = [remove_documents(session, d.kb_id, [d.id]) for d in found]
     services.clean_up()
+    rows: list[dict[str, object]] = [
+        {"id": d.id, "name": d.name, "chunks": n} for d, n in zip(found, counts, strict=True)
+    ]
     if as_json:
-        print_json({"id": found.id, "name": found.name, "chunks": n_chunks})
+        print_json((rows[0] if len(rows) == 1 else {}) | {"documents": rows})
     else:
-        click.echo(f"removed {shown_name(found.name)} ({n_chunks} chunks)")
+        for row in rows:
+            click.echo(f"removed {shown_name(str(row['name']))} ({row['chunks']} chunks)")
+    return 0
+
+
+def _prove(services: "Services", documents: list[Document], as_json: bool) -> int:
+    from kb.erase import erase
+
+    receipt = erase(services.database, services.retriever, services.blobs, documents)
+    if as_json:
+        print_json(receipt.to_dict())
+        return 0 if receipt.proven else 1
+    for erased in receipt.documents:
+        click.echo(
+            f"removed {shown_name(erased.name)} ({erased.chunks} chunks), "
+            f"searched for by {erased.strings} strings of its text"
+        )
+    for place in receipt.places:
+        verdict = "; ".join(place.found[:5]) if place.found else "nothing found"
+        click.echo(f"  {place.place}: {shown(place.checked)}: {shown(verdict)}")
+    for name in receipt.skipped:
+        click.echo(f"  not searched: {name}")
+    for note in receipt.notes:
+        click.echo(f"note: {shown(note)}")
+    for reason in receipt.weak:
+        click.echo(f"weak: {shown(reason)}")
+    if receipt.found:
+        click.echo(f"NOT ERASED: {len(receipt.found)} findings")
+    elif receipt.weak:
+        click.echo("removed, but not proven: too few strings to look for")
+    elif receipt.documents:
+        click.echo(f"erased: nothing was found of {len(receipt.documents)} documents")
+    else:
+        click.echo("cleared what earlier removals left behind; no document to search for")
+    return 0 if receipt.proven else 1
 
 
 def _as_dict(document: Document) -> dict[str, object]:

@@ -14,6 +14,7 @@ whose upload is just being recorded.
             create_job(session, ...)
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -148,27 +149,35 @@ class Blobs:
         Returns:
             How many files were removed.
         """
-        hashes = self._stored() if candidates is None else set(candidates)
         removed = 0
-        for sha256 in hashes - _used(session, hashes):
+        for sha256 in self.unused(session, candidates):
             path = self.path(sha256)
             if path.exists():
                 path.unlink(missing_ok=True)
                 removed += 1
         return removed
 
+    def unused(self, session: Session, candidates: Iterable[str] | None = None) -> set[str]:
+        """Return which of these hashes (of all files, for None) nobody uses."""
+        hashes = self._stored() if candidates is None else set(candidates)
+        return hashes - _used(session, hashes)
+
     def drop_abandoned(self, now: float | None = None) -> int:
         """Remove staged files of uploads that died; returns how many."""
+        abandoned = self.abandoned(now)
+        for path in abandoned:
+            path.unlink(missing_ok=True)
+        return len(abandoned)
+
+    def abandoned(self, now: float | None = None) -> list[Path]:
+        """Return staged files of uploads that died."""
         oldest = (time.time() if now is None else now) - STAGED_LIFETIME_S
-        removed = 0
+        found = []
         for path in self.folder.glob(f"{_STAGED_PREFIX}*"):
-            try:
+            with contextlib.suppress(FileNotFoundError):  # its upload ended just now
                 if path.stat().st_mtime < oldest:
-                    path.unlink()
-                    removed += 1
-            except FileNotFoundError:  # its upload ended just now
-                continue
-        return removed
+                    found.append(path)
+        return found
 
     def _stored(self) -> set[str]:
         if not self.folder.is_dir():

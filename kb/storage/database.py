@@ -10,6 +10,7 @@ to do; nothing is lost, since a transaction either commits or never was.
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from kb.errors import DatabaseTooNewError, StorageError
+from kb.failpoints import failpoint
 from kb.storage import sqlite
 
 if TYPE_CHECKING:
@@ -77,9 +79,31 @@ class Database:
         with _storage_errors(self.path), Session(engine) as session, session.begin():
             yield session
 
+    def vacuum(self) -> None:
+        """Write the file anew, so that nothing of what was deleted is left in it.
+
+        Raises:
+            StorageError: the disk is full, or a writer held the lock for a minute.
+        """
+        with _storage_errors(self.path):
+            sqlite.vacuum(self._engine)
+
+    def empty_log(self, wait_s: float) -> bool:
+        """Move the write-ahead log into the file; False if a reader was in the way all the time.
+
+        Raises:
+            StorageError
+        """
+        with _storage_errors(self.path):
+            return sqlite.empty_log(self._engine, wait_s)
+
     @property
     def backup_path(self) -> Path:
         return self.path.with_name(self.path.name + BACKUP_SUFFIX)
+
+    def backup_files(self) -> list[Path]:
+        """Return the backups of upgrades, finished or not."""
+        return sorted(self.path.parent.glob(f"{self.backup_path.name}*"))
 
     def _migrate(self) -> None:
         current = self._revision()
@@ -88,8 +112,16 @@ class Database:
         _check_known(current, self.path)
         if current is not None:
             logger.warning("upgrading the database from %s to %s", current, SCHEMA_HEAD)
-            sqlite.backup(self._engine, str(self.backup_path))
+            self._back_up()
+        failpoint("migration.backed-up")
         self._upgrade()
+        failpoint("migration.upgraded")
+
+    def _back_up(self) -> None:
+        unfinished = self.backup_path.with_name(self.backup_path.name + ".tmp")
+        unfinished.unlink(missing_ok=True)  # of an upgrade that was killed while it copied
+        sqlite.backup(self._engine, str(unfinished))
+        os.replace(unfinished, self.backup_path)
 
     def _revision(self) -> str | None:
         with self._engine.connect() as connection:
@@ -107,6 +139,7 @@ class Database:
         with engine.begin() as connection:  # another process may be doing the same: we wait
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            failpoint("migration.upgrading")
 
 
 def migrations_config() -> "Config":

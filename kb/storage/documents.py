@@ -16,6 +16,7 @@ from sqlalchemy import Select, and_, delete, exists, func, insert, or_, select, 
 from sqlalchemy.orm import Session
 
 from kb.errors import DocumentNotFoundError, KBError, VersionNotFoundError
+from kb.failpoints import failpoint
 from kb.records import Chunk, Document, Flag, KnowledgeBase, LoadedDocument, Source
 from kb.storage.bases import find_base, new_id, now, source_record, storable
 from kb.storage.changes import append_changes
@@ -333,21 +334,26 @@ def remove_documents(session: Session, kb_id: str, document_ids: Sequence[str]) 
     """
     removed = _remove_rows(session, kb_id, document_ids)
     redact_documents(session, document_ids)
+    failpoint("documents.removing")
     return removed
 
 
 def _remove_rows(session: Session, kb_id: str, document_ids: Sequence[str]) -> int:
     n_chunks = 0
-    fulltext = FullText(session, kb_id)
     for document_id in document_ids:
-        chunk_ids = session.scalars(
-            select(ChunkRow.id).where(ChunkRow.document_id == document_id)
-        ).all()
-        _delete_chunks(session, fulltext, chunk_ids)
-        append_changes(session, kb_id, added=[], removed=chunk_ids)
+        n_chunks += drop_chunks(session, kb_id, document_id)
         session.execute(delete(DocumentRow).where(DocumentRow.id == document_id))
-        n_chunks += len(chunk_ids)
     return n_chunks
+
+
+def drop_chunks(session: Session, kb_id: str, document_id: str) -> int:
+    """Remove a document's chunks and their index rows, not its text; returns how many."""
+    chunk_ids = session.scalars(
+        select(ChunkRow.id).where(ChunkRow.document_id == document_id)
+    ).all()
+    _delete_chunks(session, FullText(session, kb_id), chunk_ids)
+    append_changes(session, kb_id, added=[], removed=chunk_ids)
+    return len(chunk_ids)
 
 
 # Reading

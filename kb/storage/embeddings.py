@@ -7,7 +7,7 @@ embedded twice, wherever it stands, and an interrupted job goes on where it stop
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from kb.protocols import Vectors
@@ -63,3 +63,16 @@ def sweep_embeddings(session: Session) -> int:
     used = exists().where(ChunkRow.embedding_id == EmbeddingRow.id)
     result = session.execute(delete(EmbeddingRow).where(~used))
     return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def replace_embeddings(
+    session: Session, embedder_id: int, vectors: Mapping[bytes, Vectors]
+) -> None:
+    """Store vectors by hash, in place of stored ones: for a repair of damaged rows."""
+    store_embeddings(session, embedder_id, vectors)
+    for key, vector in vectors.items():
+        session.execute(
+            update(EmbeddingRow)
+            .where(EmbeddingRow.embedder_id == embedder_id, EmbeddingRow.text_hash == key)
+            .values(vector=to_bytes(vector))
+        )

@@ -11,7 +11,7 @@ generation cannot delete from a contentless table.
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, text
@@ -102,6 +102,41 @@ def backup(engine: Engine, target: str) -> None:
         raw.close()
 
 
+def vacuum(engine: Engine) -> None:
+    """Write the whole file anew, without free pages; other writers wait."""
+    _outside_transaction(engine, "VACUUM")
+
+
+def empty_log(engine: Engine, wait_s: float) -> bool:
+    """Move the write-ahead log into the file and cut it to nothing.
+
+    Returns:
+        False when somebody kept reading an older state for `wait_s` seconds.
+    """
+    is_busy, *_ = _outside_transaction(engine, "PRAGMA wal_checkpoint(TRUNCATE)", wait_s)[0]
+    return not is_busy
+
+
+def _outside_transaction(
+    engine: Engine, statement: str, wait_s: float = BUSY_TIMEOUT_S
+) -> list[Any]:
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        raw.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
+        try:
+            return list(raw.execute(statement).fetchall())
+        except raw.Error as exc:  # as the caller knows them from any other statement
+            raise OperationalError(statement, None, exc) from exc
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+
+
+def schema_texts(session: Session) -> list[str]:
+    """Return the statements that the file itself holds."""
+    rows = session.execute(text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    return [str(row[0]) for row in rows]
+
+
 def is_disk_full(exc: OperationalError) -> bool:
     return "disk is full" in str(exc.orig)
 
@@ -188,6 +223,59 @@ def fulltext_frequencies(session: Session, kb_id: str, terms: Iterable[str]) -> 
         {"terms": json.dumps(list(terms))},
     )
     return {str(row[0]): int(row[1]) for row in rows}
+
+
+def fulltext_rows(session: Session, kb_id: str, chunk_ids: Sequence[int]) -> list[str]:
+    """Return the terms of these chunks, heading first; chunks without a row are left out."""
+    terms = fulltext_terms(session, kb_id, chunk_ids)
+    return [" ".join(terms[id_]) for id_ in sorted(terms)]
+
+
+def fulltext_terms(
+    session: Session, kb_id: str, chunk_ids: Sequence[int]
+) -> dict[int, tuple[str, str]]:
+    """Return the terms of these chunks' headings and bodies, by chunk."""
+    rows = session.execute(
+        text(
+            f"SELECT id, c0, c1 FROM {_fulltext_table(kb_id)}_content "
+            "WHERE id IN (SELECT value FROM json_each(:ids))"
+        ),
+        {"ids": json.dumps(list(chunk_ids))},
+    )
+    return {int(row[0]): (str(row[1]), str(row[2])) for row in rows}
+
+
+def fulltext_tables(session: Session) -> set[str]:
+    """Return the ids of the knowledge bases that have a full text."""
+    rows = session.execute(
+        text(
+            "SELECT substr(name, 10) FROM sqlite_master "
+            "WHERE name GLOB 'fulltext_*' AND sql LIKE 'CREATE VIRTUAL TABLE%'"
+        )
+    )
+    return {str(row[0]) for row in rows if HEX_ID.fullmatch(str(row[0]))}
+
+
+def reindex(session: Session) -> None:
+    """Make SQLite's own indexes again from the tables."""
+    session.execute(text("REINDEX"))
+
+
+def fulltext_rows_except(session: Session, kb_id: str, chunk_ids: set[int]) -> Iterator[bytes]:
+    """Give the terms of all other chunks, as they are stored."""
+    rows = session.execute(
+        text(f"SELECT id, c0, c1 FROM {_fulltext_table(kb_id)}_content"),
+        execution_options={"yield_per": 1000},
+    )
+    for id_, heading, body in rows:
+        if id_ not in chunk_ids:
+            yield f"{heading}\0{body}".encode()
+
+
+def optimize_fulltext(session: Session, kb_id: str) -> None:
+    """Merge all terms into one piece, which leaves out those of removed chunks for good."""
+    table = _fulltext_table(kb_id)
+    session.execute(text(f"INSERT INTO {table}({table}) VALUES ('optimize')"))
 
 
 def fulltext_count(session: Session, kb_id: str) -> int:

@@ -119,3 +119,16 @@ def drop_uncited_versions(session: Session) -> int:
     old = select(DocumentVersionRow.id).where(~DocumentVersionRow.is_current, ~is_cited)
     result = session.execute(delete(DocumentVersionRow).where(DocumentVersionRow.id.in_(old)))
     return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def redact_traces(
+    session: Session, trace_ids: Sequence[str], *, with_questions: bool = False
+) -> None:
+    """Redact these answers and drop what they were shown; their questions only if asked to."""
+    values = {"answer": REDACTED, "is_redacted": True}
+    if with_questions:
+        values["question"] = REDACTED
+    for first in range(0, len(trace_ids), MAX_VALUES):
+        part = trace_ids[first : first + MAX_VALUES]
+        session.execute(update(TraceRow).where(TraceRow.id.in_(part)).values(values))
+        session.execute(delete(TracePassageRow).where(TracePassageRow.trace_id.in_(part)))

@@ -1,20 +1,41 @@
 """`kb verify` notices every kind of damage, and repairs what the database can give back."""
 
-from collections.abc import Iterator
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import delete, insert, text, update
 
-from ingest.resplit import resplit
+from ingest.fake import FakeEmbedder
+from ingest.prepare import prepare
+from ingest.resplit import resplit, resplit_documents
 from ingest.splitter import SPLITTER
+from ingest.sync import SyncOptions, sync_folders
+from kb.cli.verify import ROUNDS
+from kb.errors import StorageError
 from kb.records import Flag, KnowledgeBase, Question
-from kb.storage import sqlite
-from kb.storage.documents import find_document
-from kb.storage.tables import ChunkRow, DocumentRow, EmbeddingRow, KnowledgeBaseRow
-from kb.verify import VerifyReport, repair, verify
+from kb.repair import repair
+from kb.storage import sqlite as sqlite_storage
+from kb.storage.bases import find_or_add_source
+from kb.storage.documents import find_document, write_document
+from kb.storage.embeddings import store_embeddings
+from kb.storage.jobs import create_job
+from kb.storage.tables import (
+    ChunkRow,
+    DocumentRow,
+    DocumentVersionRow,
+    EmbeddingRow,
+    JobRow,
+    KnowledgeBaseRow,
+)
+from kb.verify import VerifyReport, verify
 from kb.wiring import Services
-from tests.building import add_document, make_base, open_services
+from tests.building import add_document, document_ids, make_base, open_services, prepared
 
 
 @pytest.fixture
@@ -40,6 +61,20 @@ def _kinds(services: Services) -> set[str]:
     return {problem.kind for problem in _verify(services).problems}
 
 
+def _repair(services: Services) -> list[str]:
+    """Mend as `kb verify --repair` does."""
+    done: list[str] = []
+    for _ in range(ROUNDS):
+        done += repair(
+            services.database,
+            services.retriever,
+            services.blobs,
+            _verify(services).problems,
+            lambda ids: resplit_documents(services.sync_parts, ids),
+        )
+    return done
+
+
 def test_a_sound_base_has_no_problems(services: Services, base: KnowledgeBase) -> None:
     report = _verify(services)
 
@@ -51,10 +86,10 @@ def test_missing_full_text_is_noticed_and_made_again(
     services: Services, base: KnowledgeBase
 ) -> None:
     with services.database.write() as session:
-        sqlite.delete_fulltext(session, base.id, [1])
+        sqlite_storage.delete_fulltext(session, base.id, [1])
     report = _verify(services)
 
-    done = repair(services.database, services.retriever, report.problems)
+    done = _repair(services)
 
     assert {problem.kind for problem in report.problems} == {"fulltext"}
     assert len(done) == 1
@@ -70,7 +105,7 @@ def test_another_full_text_version_is_noticed_and_made_again(
         session.execute(update(KnowledgeBaseRow).values(fulltext="old/0"))
 
     report = _verify(services)
-    repair(services.database, services.retriever, report.problems)
+    _repair(services)
 
     assert {problem.kind for problem in report.problems} == {"fulltext-version"}
     assert _verify(services).ok
@@ -83,15 +118,13 @@ def test_a_damaged_snapshot_is_noticed_and_made_again(
     path.write_bytes(b"\0" * 100)
     report = _verify(services)
 
-    repair(services.database, services.retriever, report.problems)
+    _repair(services)
 
     assert {problem.kind for problem in report.problems} == {"index"}
     assert _verify(services).ok
 
 
 def test_an_index_without_its_folder_is_sound(services: Services, base: KnowledgeBase) -> None:
-    import shutil
-
     services.retriever.forget(base.id)
     with services.database.write() as session:
         session.execute(text("DELETE FROM index_snapshot"))
@@ -148,3 +181,293 @@ def test_a_base_of_an_older_splitter_is_split_again_from_stored_text(
     assert found.flags == (Flag("instruction", "reads like orders"),)
     assert resplit(services.sync_parts) == []
     assert _verify(services).ok
+
+
+# Each kind of damage, made by hand; what it is called; all of it can be mended.
+
+
+def _sql(*statements: str) -> Callable[[Services, KnowledgeBase], None]:
+    def damage(services: Services, base: KnowledgeBase) -> None:
+        raw = sqlite3.connect(services.database.path)  # foreign keys are off here
+        for statement in statements:
+            raw.execute(statement.replace("BASE", base.id))
+        raw.commit()
+        raw.close()
+
+    return damage
+
+
+def _flip_vector(services: Services, base: KnowledgeBase) -> None:
+    with services.database.write() as session:
+        session.execute(
+            update(EmbeddingRow)
+            .where(EmbeddingRow.id == 1)
+            .values(vector=np.full(64, 3, dtype="<f2").tobytes())
+        )
+
+
+def _damage_snapshot(services: Services, base: KnowledgeBase) -> None:
+    path = next((services.settings.home / "index" / base.id).glob("*.faiss"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _delete_snapshot(services: Services, base: KnowledgeBase) -> None:
+    shutil.rmtree(services.settings.home / "index")
+
+
+def _cut_snapshot(services: Services, base: KnowledgeBase) -> None:
+    path = next((services.settings.home / "index" / base.id).glob("*.faiss"))
+    path.write_bytes(path.read_bytes()[:100])
+
+
+DAMAGE = {
+    "a full-text row is lost": (_sql("DELETE FROM fulltext_BASE WHERE rowid = 1"), "fulltext"),
+    "a full-text row is of another text": (
+        _sql("UPDATE fulltext_BASE SET body = 'something else' WHERE rowid = 2"),
+        "fulltext",
+    ),
+    "full text has a row too many": (
+        _sql("INSERT INTO fulltext_BASE(rowid, body) VALUES (77, 'orphan')"),
+        "fulltext",
+    ),
+    "full text lost its terms": (_sql("DELETE FROM fulltext_BASE_data WHERE id > 10"), "fulltext"),
+    "full text is gone": (_sql("DROP TABLE fulltext_BASE"), "fulltext"),
+    "a snapshot is damaged": (_damage_snapshot, "index"),
+    "a snapshot is cut": (_cut_snapshot, "index"),
+    "the index folder is gone": (_delete_snapshot, "index"),
+    "a snapshot is ahead": (_sql("UPDATE index_snapshot SET seq = 99"), "index"),
+    "an event is lost": (
+        _sql(
+            "UPDATE knowledge_base SET last_seq = last_seq + 2",
+            "INSERT INTO change_log VALUES ('BASE', 4, 1, 1)",
+        ),
+        "index",
+    ),
+    "offsets are shifted": (_sql("UPDATE chunk SET start = start + 1 WHERE id = 2"), "offsets"),
+    "the last chunk is gone": (
+        _sql("DELETE FROM chunk WHERE id = (SELECT max(id) FROM chunk)"),
+        "offsets",
+    ),
+    "a page is wrong": (_sql("UPDATE chunk SET page = 7 WHERE id = 1"), "offsets"),
+    "a heading is wrong": (_sql("UPDATE chunk SET heading = 'x' WHERE id = 1"), "embedding"),
+    "a vector is of other text": (
+        _sql("UPDATE embedding SET text_hash = x'00' WHERE id = 1"),
+        "embedding",
+    ),
+    "a vector is cut": (_sql("UPDATE embedding SET vector = x'0011' WHERE id = 1"), "embedding"),
+    "a vector is damaged": (_flip_vector, "embedding"),
+    "a vector is gone": (_sql("DELETE FROM embedding WHERE id = 1"), "database"),
+    "hashes disagree": (_sql(f"UPDATE document SET content_hash = '{'0' * 64}'"), "document"),
+    "a ready document is called empty": (_sql("UPDATE document SET status = 'empty'"), "document"),
+    "a document has no source": (
+        _sql(
+            "INSERT INTO document(id, kb_id, source_id, path, status, size_bytes, stat_key, "
+            "updated_at) VALUES ('d', 'BASE', 'nowhere', 'lost.txt', 'empty', 0, '', '')"
+        ),
+        "database",
+    ),
+    "a source has no base": (
+        _sql("INSERT INTO source VALUES ('s', 'nowhere', 'folder', '/x', 'x')"),
+        "database",
+    ),
+    "a chunk has no document": (
+        _sql(
+            "INSERT INTO chunk(kb_id, document_id, embedding_id, position, start, end, heading) "
+            "VALUES ('BASE', 'nowhere', 1, 0, 0, 5, '')"
+        ),
+        "database",
+    ),
+    "a quote is not in the text": (
+        _sql(
+            "INSERT INTO trace VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '')",
+            "INSERT INTO trace_passage SELECT 't', 'citation', 1, document_id, id, 0, 2, 'no' "
+            "FROM document_version LIMIT 1",
+        ),
+        "citation",
+    ),
+    "a cited text is gone": (
+        _sql(
+            "INSERT INTO trace VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '')",
+            "INSERT INTO trace_passage VALUES ('t', 'citation', 1, 'd', 99, 0, 2, 'no')",
+        ),
+        "citation",
+    ),
+}
+
+
+@pytest.fixture
+def split_base(services: Services) -> KnowledgeBase:
+    """A base whose chunks are those that the splitter makes, as after an ingest."""
+    base = make_base(services.database)
+    for path in ("a.md", "b.md"):
+        text_of = "\n\n".join(f"{path} 第{n}节：泵每 {n * 37} 天检查一次。" * 9 for n in range(9))
+        loaded = prepared(path, [text_of]).loaded
+        document, strings = prepare(path, "", loaded)
+        vectors = FakeEmbedder().embed_array(strings)
+        keys = [chunk.text_hash for chunk in document.chunks]
+        with services.database.write() as session:
+            source = find_or_add_source(session, base.id, kind="folder", root="", label="")
+            store_embeddings(session, base.embedder_id, dict(zip(keys, vectors, strict=True)))
+            assert write_document(session, base, source, document).added > 1
+    services.retriever.view(base).save()
+    return base
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_named_and_mended(
+    services: Services, split_base: KnowledgeBase, name: str
+) -> None:
+    base = split_base
+    damage, kind = DAMAGE[name]
+    question = Question("第五节 泵 检查", ("test",), 3)
+    before = [hit.chunk.text for hit in services.retriever.search(question).hits]
+    services.retriever.forget(base.id)  # what another process finds
+    damage(services, base)
+
+    report = _verify(services)
+    done = _repair(services)
+
+    assert kind in {problem.kind for problem in report.problems}
+    assert done
+    assert _verify(services).problems == ()
+    assert [hit.chunk.text for hit in services.retriever.search(question).hits] == before
+    with sqlite3.connect(services.database.path) as raw:
+        assert raw.execute("SELECT count(*) FROM trace WHERE NOT is_redacted").fetchone() == (0,)
+    raw.close()
+
+
+def test_a_lost_text_is_said_to_need_an_ingest_and_comes_back_with_it(
+    services: Services, tmp_path: Path
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("The pump is checked weekly.")
+    base = make_base(services.database)
+    sync_folders(services.sync_parts, base, [folder], SyncOptions())
+    with services.database.write() as session:
+        session.execute(delete(DocumentVersionRow))
+
+    kinds = _kinds(services)
+    done = _repair(services)
+    after_repair = _verify(services)
+    report = sync_folders(services.sync_parts, base, [folder], SyncOptions())
+
+    assert kinds == {"document", "offsets"}
+    assert any("ingest or upload the file again" in line for line in done)
+    assert after_repair.ok
+    assert (report.added, report.failed) == (1, ())
+    assert _verify(services).ok
+    hits = services.retriever.search(Question("pump checked", ("test",), 1)).hits
+    assert hits[0].chunk.text == "The pump is checked weekly."
+
+
+def test_a_damaged_text_is_read_again_by_the_next_ingest(
+    services: Services, tmp_path: Path
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("The pump is checked weekly.")
+    base = make_base(services.database)
+    sync_folders(services.sync_parts, base, [folder], SyncOptions())
+    with services.database.write() as session:
+        session.execute(update(DocumentVersionRow).values(text="The pumq is checked weekly."))
+
+    kinds = _kinds(services)
+    _repair(services)
+    after_repair = _verify(services)
+    sync_folders(services.sync_parts, base, [folder], SyncOptions())
+
+    assert "embedding" in kinds
+    assert after_repair.ok
+    assert _verify(services).ok
+    hits = services.retriever.search(Question("pump checked", ("test",), 1)).hits
+    assert hits[0].chunk.text == "The pump is checked weekly."
+
+
+def test_damaged_uploaded_bytes_are_noticed_and_need_an_upload(services: Services) -> None:
+    uploads = make_base(services.database, "uploads")
+    add_document(services.database, uploads, "up.txt", ["some bytes"], kind="upload")
+    services.blobs.folder.mkdir()
+    blob = services.blobs.path(hashlib.sha256(b"some bytes").hexdigest())
+    blob.write_bytes(b"some bytes")
+    sound = _verify(services).ok
+    blob.write_bytes(b"some bytez")
+
+    _repair(services)
+
+    assert sound
+    assert [p.detail for p in _verify(services).problems] == [
+        "up.txt: the uploaded bytes are damaged; upload it again"
+    ]
+
+
+def test_a_cut_database_is_told_in_a_line_and_not_by_a_traceback(
+    services: Services, base: KnowledgeBase, tmp_path: Path
+) -> None:
+    texts = [f"{n} things about subject {n * 7919} in room {n % 13}. " * 20 for n in range(200)]
+    add_document(services.database, base, "long.txt", texts)
+    services.database.empty_log(1)
+    services.close()
+    path = services.database.path
+    size = path.stat().st_size
+    told: list[str] = []
+    for share in (0.9, 0.6, 0.3, 0.05):
+        with path.open("r+b") as file:
+            file.truncate(int(size * share))
+        try:
+            with open_services(tmp_path / "home") as damaged:
+                told += {problem.kind for problem in _verify(damaged).problems} & {"database"}
+        except StorageError as exc:
+            told += ["is damaged"] * ("is damaged" in str(exc))
+
+    assert len(told) == 4, told
+
+
+def test_leftovers_are_no_problems_and_repair_removes_them(
+    services: Services, base: KnowledgeBase
+) -> None:
+    home = services.settings.home
+    with services.database.write() as session:
+        store_embeddings(session, base.embedder_id, {b"x" * 32: np.ones(64, dtype=np.float32)})
+        session.execute(
+            insert(DocumentVersionRow).values(
+                document_id=document_ids(session, base)[0],
+                is_current=False,
+                content_hash="0" * 64,
+                text="old",
+                page_starts=[],
+                headings=[],
+                loader="text/1",
+                created_at="",
+            )
+        )
+        job = create_job(session, base.id, "ingest", owner="killed")
+        session.execute(update(JobRow).where(JobRow.id == job.id).values(heartbeat_at=1.0))
+        sqlite_storage.create_fulltext(session, "a" * 32)
+    services.blobs.folder.mkdir()
+    services.blobs.path("0" * 64).write_bytes(b"nobody's")
+    staged = services.blobs.folder / f"incoming-{'0' * 32}"
+    staged.write_bytes(b"half")
+    os.utime(staged, (1, 1))
+    (home / "index" / base.id / "1234.tmp").write_bytes(b"half")
+    (home / "index" / ("b" * 32)).mkdir()
+
+    report = _verify(services)
+    done = _repair(services)
+
+    assert report.ok
+    assert len(report.leftovers) == 8
+    assert len(done) == 8
+    assert _verify(services).leftovers == ()
+    assert not list(services.blobs.folder.iterdir())
+
+
+def test_nothing_is_left_over_while_a_job_is_live(services: Services, base: KnowledgeBase) -> None:
+    with services.database.write() as session:
+        store_embeddings(session, base.embedder_id, {b"x" * 32: np.ones(64, dtype=np.float32)})
+        create_job(session, base.id, "ingest", owner="alive")
+
+    assert _verify(services).leftovers == ()
+    assert _repair(services) == []
