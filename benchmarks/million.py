@@ -32,7 +32,6 @@ from sqlalchemy.orm import Session
 
 from ingest.embedder import SPEC, MiniLMEmbedder
 from ingest.splitter import SPLITTER
-from kb.config import Settings
 from kb.embedder import Embedder, embedded_text, text_hash, unit_rows
 from kb.protocols import Vectors
 from kb.records import KnowledgeBase, LoadedDocument, Question, Source
@@ -210,9 +209,7 @@ def _write_at_once(
             for i, (_, _, chunk) in enumerate(chunks)
         ]
     )
-    append_changes(
-        session, base.id, added=range(first_id, first_id + len(chunks)), removed=[]
-    )
+    append_changes(session, base.id, added=range(first_id, first_id + len(chunks)), removed=[])
 
 
 def ingest_chunks(
@@ -314,8 +311,8 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
     process = psutil.Process()
     material = _material(texts, vectors or home / "sentences.npy")
     asked = random.Random(SEED).choices(asked, k=QUERIES) if len(asked) != QUERIES else asked
-    known = dict(zip(set(asked), _question_vectors(home, sorted(set(asked))), strict=True))
-    known = dict(zip(sorted(set(asked)), known.values(), strict=True))
+    distinct = sorted(set(asked))
+    known = dict(zip(distinct, _question_vectors(home, distinct), strict=True))
     database = Database.open(home)
     with database.read() as session:
         base = find_base(session, NAME)
@@ -325,7 +322,6 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
     figures["count_ms"] = _ms(lambda: _read(database, lambda s: count_base(s, base.id)))
 
     retriever = Retriever(database, FixedQuestions(known), home / "index")
-    before = process.memory_info().rss
     figures |= _snapshot(database, retriever, base, home)
     retriever = Retriever(database, FixedQuestions(known), home / "index")
     before = process.memory_info().rss
@@ -359,7 +355,8 @@ def _searches(
         retriever.search(Question(text, (base.id,), 5))
     times: dict[str, list[float]] = {"hybrid": [], "dense": [], "terms": [], "lexical": []}
     for text in asked:
-        times["hybrid"].append(_seconds(lambda t=text: retriever.search(Question(t, (base.id,), 5))))
+        question = Question(text, (base.id,), 5)
+        times["hybrid"].append(_seconds(lambda q=question: retriever.search(q)))
         times["dense"].append(_seconds(lambda t=text: view.search(known[t], 50)))
         with database.read() as session:
             fulltext = FullText(session, base.id)

@@ -93,12 +93,12 @@ class FaissIndex:
 
     def __init__(self, dimension: int, index: Any = None) -> None:
         self.dimension = dimension
+        self._inner: Any = None  # what FAISS only points to: kept alive here
         if index is None:
-            flat = faiss.IndexScalarQuantizer(
+            self._inner = faiss.IndexScalarQuantizer(
                 dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
             )
-            index = faiss.IndexIDMap(flat)
-            self._flat = flat  # the map does not own it
+            index = faiss.IndexIDMap(self._inner)
         self._index = index
         if self.lists:
             index.nprobe = max(MIN_PROBES, math.ceil(PROBED_SHARE * self.lists))
@@ -178,7 +178,7 @@ class FaissIndex:
             index.cp.spherical = True  # centres of unit vectors by angle
             index.train(self._sample(TRAINED_PER_LIST * lists))
             made = FaissIndex(self.dimension, index)
-            made._flat = centres  # the lists do not own it
+            made._inner = centres
         for ids, halves in self._parts():
             made.add(ids.tolist(), halves.astype(np.float32))
         return made
@@ -198,7 +198,8 @@ class FaissIndex:
             lists = self._index.invlists
             for i in range(self.lists):
                 if n := lists.list_size(i):  # the pointers of an empty list lead nowhere
-                    yield faiss.rev_swig_ptr(lists.get_ids(i), n), self._halves(lists.get_codes(i), n)
+                    ids = faiss.rev_swig_ptr(lists.get_ids(i), n)
+                    yield ids, self._halves(lists.get_codes(i), n)
         elif len(self):
             flat: Any = faiss.downcast_index(self._index.index)
             ids = faiss.vector_to_array(self._index.id_map)
@@ -437,7 +438,7 @@ class IndexView:
         """Fill a new index from the stored vectors. The embedder is not needed."""
         state = log_state(session, self._kb_id)
         assert state is not None, self._kb_id
-        if state.head > FLAT_CHUNKS:
+        if state.head > self._flat_chunks:
             logger.warning(
                 "knowledge base %s has no usable index snapshot: reading all vectors from the "
                 "database, and searching is slower; the next `kb ingest` writes one",

@@ -106,7 +106,9 @@ class TestVectorIndexContract:
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["add", "remove", "reopen", "lists", "flat"]), st.integers(1, 30)),
+        st.tuples(
+            st.sampled_from(["add", "remove", "reopen", "lists", "flat"]), st.integers(1, 30)
+        ),
         max_size=60,
     ),
     st.integers(0, 5),
