@@ -22,8 +22,8 @@ COMMON_SHARE = 0.4
 COMMON_MIN_CHUNKS = 50
 # Chunks scored per query, over all terms: bounds the time however large the base is. The sets that
 # recall was compared on hold about 1,000 chunks each, where it is that of no limit. With 4 % of
-# their chunks as the budget, recall@1 of en_squad is 0.69 if only finding terms count for the score,
-# 0.84 with the others (0.88 without a limit); zh_cmrc 0.97, 0.98 (0.98).
+# their chunks as the budget, recall@1 of en_squad is 0.69 if only the terms that find count for
+# the score, 0.84 with the others (0.88 without a limit); of zh_cmrc 0.97 and 0.98 (0.98).
 POSTING_BUDGET = 4_000
 # Postings of the other terms: they are only passed over, a hundred times faster than scored.
 SCORING_BUDGET = 100_000

@@ -145,6 +145,7 @@ def test_terms_beyond_the_budget_still_count_for_the_score(
     fulltext.add([(100 + i, "", f"turbine number {i}") for i in range(5)])
     fulltext.add([(200 + i, "", f"inspection number {i}") for i in range(7)])
     fulltext.add([(300, "", "the turbine after its inspection")])
+    fulltext.add([(400 + i, "", f"nothing of the kind {i}") for i in range(100)])
 
     ranked = found(fulltext, "turbine inspection", top_k=20)
 
