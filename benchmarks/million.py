@@ -109,7 +109,7 @@ def fill(home: Path, n_chunks: int, texts: Sequence[Path], vectors: Path | None)
     with database.read() as session:
         if any(base.name == NAME for base in list_bases(session)):
             return
-    material = _material(texts, vectors or home / "sentences.npy")
+    material = load_material(texts, vectors or home / "sentences.npy")
     spec = FixedQuestions({}).spec
     with database.write() as session:
         base = create_base(
@@ -120,7 +120,7 @@ def fill(home: Path, n_chunks: int, texts: Sequence[Path], vectors: Path | None)
             fulltext=FULLTEXT,
             support_threshold=DEFAULT_SUPPORT_THRESHOLD,
         )
-        source = find_or_add_source(session, base.id, kind="upload", root="", label="")
+        source = find_or_add_source(session, base.id, kind="folder", root=NAME, label=NAME)
     started = time.perf_counter()
     per_write = CHUNKS_PER_DOCUMENT * DOCUMENTS_PER_WRITE
     for first in range(0, n_chunks, per_write):
@@ -279,7 +279,7 @@ def _chunk_vectors(material: Material, n: int, seed: Sequence[int]) -> Vectors:
     return unit_rows(rows + noise / np.sqrt(real.shape[1]) * scattered)
 
 
-def _material(texts: Sequence[Path], vectors: Path) -> Material:
+def load_material(texts: Sequence[Path], vectors: Path) -> Material:
     sentences = _sentences_of(texts)
     if not vectors.exists():
         _note(f"embedding {EMBEDDED_SENTENCES:,} sentences; give --vectors to use others")
@@ -309,7 +309,7 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
     from kb.retrieve import Retriever
 
     process = psutil.Process()
-    material = _material(texts, vectors or home / "sentences.npy")
+    material = load_material(texts, vectors or home / "sentences.npy")
     asked = random.Random(SEED).choices(asked, k=QUERIES) if len(asked) != QUERIES else asked
     distinct = sorted(set(asked))
     known = dict(zip(distinct, _question_vectors(home, distinct), strict=True))
@@ -407,7 +407,7 @@ def _changes(
 ) -> dict[str, Any]:
     view = retriever.view(base)
     with database.write() as session:
-        source = find_or_add_source(session, base.id, kind="upload", root="", label="")
+        source = find_or_add_source(session, base.id, kind="folder", root=NAME, label=NAME)
     figures: dict[str, Any] = {}
 
     def search() -> None:
