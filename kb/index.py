@@ -1,29 +1,37 @@
 """FAISS: the dense retriever as a view of the change log.
 
-`FaissIndex` is the index itself: flat inner product over float16 vectors with our chunk ids
-(Douze et al. 2024, "The Faiss library", arXiv 2401.08281). The database stores float16 too, so
-nothing is lost. `IndexView` keeps one such index equal to the database for one knowledge base:
+`FaissIndex` is the index itself, over float16 vectors with our chunk ids (Douze et al. 2024, "The
+Faiss library", arXiv 2401.08281). The database stores float16 too, so nothing is lost and every
+score is the cosine. It has two forms, and its file says which:
+
+    flat     exact: a search reads every vector; up to `FLAT_CHUNKS`
+    lists    inverted lists around trained centres (IVF): a search reads the nearest lists
+
+`IndexView` keeps one such index equal to the database for one knowledge base:
 
     open     newest snapshot that the database names and whose checksum agrees, else all vectors
     search   ask for events past our own seq first, apply them, then search
     save     write a snapshot, sync, rename, and only then name it in the database
 
-Deleting the index folder is harmless; `kill -9` costs a replay. No pickle is involved. The only
-file that imports faiss.
+Saving works on a copy, so searches go on meanwhile. Only saving trains: opening without a snapshot
+fills a flat index, which is exact and slower. Deleting the index folder is harmless; `kill -9`
+costs a replay. No pickle is involved. The only file that imports faiss.
 """
 
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -40,36 +48,73 @@ from kb.storage.tables import ChunkRow, EmbeddingRow, SnapshotRow
 
 logger = logging.getLogger(__name__)
 
+# Above this a flat search, 1 ms per 10,000 chunks of 384 dimensions, costs more than all else.
+FLAT_CHUNKS = 100_000
+# Lists are trained again when the base has so many times the chunks that they were made for.
+GROWTH = 2
+# The share of lists that a search reads, and the least number of them. Recall and time for each
+# share: `python -m benchmarks.million`, which prints `recall_at_10`.
+PROBED_SHARE = 1 / 5
+MIN_PROBES = 16
+# Vectors that each centre is trained on: FAISS wants 39 at least, more than 256 change nothing.
+TRAINED_PER_LIST = 64
+
 # Snapshots kept: the newest and one to fall back on.
 KEPT_SNAPSHOTS = 2
 # Events after which a snapshot is worth writing: replaying fewer takes milliseconds.
 SNAPSHOT_AFTER_EVENTS = 2000
+# In a large base it is this share of its chunks: all of it is written anew each time.
+SNAPSHOT_AFTER_SHARE = 1 / 50
+# Events applied at a time: bounds the memory of a replay.
+REPLAYED_EVENTS = 20_000
 # Files that no database row names are deleted when older: a writer may be at work on newer ones.
 ABANDONED_AFTER_S = 3600
 _LOAD_ROWS = 20_000
 _SUFFIX = ".faiss"
 
+Halves = npt.NDArray[np.float16]
+
+
+def lists_for(n_chunks: int, has: int, flat_chunks: int = FLAT_CHUNKS) -> int:
+    """Return how many lists an index of `n_chunks` should have, 0 for flat.
+
+    As many lists as chunks in each, on average: reading the centres then costs what reading one
+    list does. An index keeps the lists that it `has` until it has outgrown them.
+    """
+    if n_chunks <= (flat_chunks // 2 if has else flat_chunks):
+        return 0
+    if has and n_chunks <= GROWTH * has**2:
+        return has
+    return math.isqrt(n_chunks)
+
 
 class FaissIndex:
-    """Flat inner product with chunk ids. Not thread-safe; `IndexView` locks."""
+    """Inner product with chunk ids, flat or in lists. Not thread-safe; `IndexView` locks."""
 
     def __init__(self, dimension: int, index: Any = None) -> None:
         self.dimension = dimension
+        self._inner: Any = None  # what FAISS only points to: kept alive here
         if index is None:
-            flat = faiss.IndexScalarQuantizer(
+            self._inner = faiss.IndexScalarQuantizer(
                 dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
             )
-            index = faiss.IndexIDMap(flat)
-            self._flat = flat  # the map does not own it
+            index = faiss.IndexIDMap(self._inner)
         self._index = index
+        if self.lists:
+            index.nprobe = max(MIN_PROBES, math.ceil(PROBED_SHARE * self.lists))
         self._ids: set[int] = set(self.ids())
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
+    @property
+    def lists(self) -> int:
+        """How many lists hold the vectors; 0 for the flat form."""
+        return 0 if isinstance(self._index, faiss.IndexIDMap) else int(self._index.nlist)
+
     def ids(self) -> list[int]:
         """Return the chunk ids held, in storage order."""
-        return [int(id_) for id_ in faiss.vector_to_array(self._index.id_map)]
+        return [int(id_) for ids, _ in self._parts() for id_ in ids]
 
     def add(self, ids: Sequence[int], vectors: Vectors) -> None:
         """Add chunks; `vectors` is (N, E) float32, unit rows; an id present is replaced."""
@@ -106,16 +151,74 @@ class FaissIndex:
 
     def vectors(self) -> Vectors:
         """Return all vectors as (N, E) float32 in the order of `ids`, for `kb verify`."""
-        flat: Any = faiss.downcast_index(self._index.index)
-        codes = faiss.vector_to_array(flat.codes)
-        return codes.view("<f2").reshape(-1, self.dimension).astype(np.float32)
+        rows = np.empty((len(self), self.dimension), dtype=np.float32)
+        first = 0
+        for ids, halves in self._parts():
+            rows[first : first + len(ids)] = halves
+            first += len(ids)
+        return rows
+
+    def arranged(self, lists: int) -> "FaissIndex":
+        """Return a new index of the same vectors in so many trained lists, or flat for 0.
+
+        The same contents in the same order give the same centres.
+        """
+        if not lists:
+            made = FaissIndex(self.dimension)
+        else:
+            centres = faiss.IndexFlatIP(self.dimension)
+            index = faiss.IndexIVFScalarQuantizer(
+                centres,
+                self.dimension,
+                lists,
+                faiss.ScalarQuantizer.QT_fp16,
+                faiss.METRIC_INNER_PRODUCT,
+                False,  # the vectors themselves, not their distance from a centre
+            )
+            index.cp.spherical = True  # centres of unit vectors by angle
+            index.train(self._sample(TRAINED_PER_LIST * lists))
+            made = FaissIndex(self.dimension, index)
+            made._inner = centres
+        for ids, halves in self._parts():
+            made.add(ids.tolist(), halves.astype(np.float32))
+        return made
+
+    def _sample(self, n: int) -> Vectors:
+        """Return about `n` vectors, evenly spaced in storage order."""
+        step = max(1, len(self) // n)
+        taken, first = [], 0
+        for ids, halves in self._parts():
+            taken.append(halves[-first % step :: step])
+            first += len(ids)
+        return np.concatenate(taken).astype(np.float32)
+
+    def _parts(self) -> Iterator[tuple[npt.NDArray[np.int64], Halves]]:
+        """Yield ids and vectors part by part, in storage order, without copying the vectors."""
+        if self.lists:
+            lists = self._index.invlists
+            for i in range(self.lists):
+                if n := lists.list_size(i):  # the pointers of an empty list lead nowhere
+                    ids = faiss.rev_swig_ptr(lists.get_ids(i), n)
+                    yield ids, self._halves(lists.get_codes(i), n)
+        elif len(self):
+            flat: Any = faiss.downcast_index(self._index.index)
+            ids = faiss.vector_to_array(self._index.id_map)
+            halves = self._halves(flat.codes.data(), len(ids))
+            for first in range(0, len(ids), _LOAD_ROWS):
+                rows = slice(first, first + _LOAD_ROWS)
+                yield ids[rows], halves[rows]
+
+    def _halves(self, codes: Any, n: int) -> Halves:
+        """Return FAISS's own memory as (n, E) float16; it is gone with the next change."""
+        raw: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(codes, 2 * n * self.dimension)
+        return raw.view("<f2").reshape(n, self.dimension)
 
     def write(self, path: Path) -> None:
         faiss.write_index(self._index, str(path))
 
     @classmethod
     def read(cls, path: Path, dimension: int) -> "FaissIndex":
-        """Read a snapshot.
+        """Read a snapshot of either form.
 
         Raises:
             IndexCorruptError: the file is not an index of ours with this dimension.
@@ -124,7 +227,8 @@ class FaissIndex:
             index = faiss.read_index(str(path))
         except RuntimeError as exc:
             raise IndexCorruptError(f"{path.name} is not a readable index") from exc
-        if not isinstance(index, faiss.IndexIDMap) or index.d != dimension:
+        is_lists = isinstance(index, faiss.IndexIVFScalarQuantizer) and not index.by_residual
+        if not (is_lists or isinstance(index, faiss.IndexIDMap)) or index.d != dimension:
             raise IndexCorruptError(f"{path.name} holds another kind of index")
         return cls(dimension, index)
 
@@ -132,18 +236,28 @@ class FaissIndex:
 class IndexView:
     """One knowledge base's index, kept equal to the database. Safe to share between threads."""
 
-    def __init__(self, database: Database, base: KnowledgeBase, folder: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        base: KnowledgeBase,
+        folder: Path,
+        *,
+        flat_chunks: int = FLAT_CHUNKS,
+    ) -> None:
         self._database = database
         self._kb_id = base.id
         self._name = base.name  # for messages only: it may have changed since
         self._dimension = base.embedder.dimension
         self._folder = folder
+        self._flat_chunks = flat_chunks
         self._lock = threading.Lock()  # held while the index is read or changed
         self._index: FaissIndex | None = None
         self._seq = 0
+        self._tried = ""  # the snapshot last looked at for a better form
 
     def search(self, vector: Vectors, top_k: int) -> list[tuple[int, float]]:
         """Catch up with the database, then return ``(chunk_id, cosine)`` best first."""
+        self._take_better_form()
         with self._lock:
             return self._caught_up().search(vector, top_k)
 
@@ -180,16 +294,21 @@ class IndexView:
             self._index = None
 
     def save_if_worthwhile(self) -> bool:
-        """Write a snapshot when many events have come since the last one; tell whether."""
+        """Write a snapshot when many events have come since the last one; tell whether.
+
+        Or when the last one's file is gone, in a base large enough to care.
+        """
         with self._database.read() as session:
-            newest = session.scalar(
-                select(SnapshotRow.seq)
-                .where(SnapshotRow.kb_id == self._kb_id)
-                .order_by(SnapshotRow.seq.desc())
-                .limit(1)
-            )
+            newest = self._newest_snapshot(session)
             state = log_state(session, self._kb_id)
-        if state is None or state.head - (newest or 0) < SNAPSHOT_AFTER_EVENTS:
+        if state is None:
+            return False
+        n_events = state.head - (newest.seq if newest else 0)
+        n_chunks = newest.n_chunks if newest else 0
+        is_lost = newest is not None and not self._path(newest.id).exists()
+        if not (is_lost and n_chunks > SNAPSHOT_AFTER_EVENTS) and n_events < max(
+            SNAPSHOT_AFTER_EVENTS, SNAPSHOT_AFTER_SHARE * n_chunks
+        ):
             return False
         self.save()
         return True
@@ -197,18 +316,24 @@ class IndexView:
     def save(self) -> None:
         """Write a snapshot of the database's present state and trim the log behind it.
 
+        Works on an index of its own, which searches use from then on: meanwhile they go on with
+        the one they have, however long writing or training takes.
+
         Raises:
             StorageError: the index folder cannot be written; the database is unharmed.
         """
+        index, seq = self._latest()
+        lists = lists_for(len(index), index.lists, self._flat_chunks)
+        if lists != index.lists:
+            logger.info("arranging %d chunks of %s in %d lists", len(index), self._kb_id, lists)
+            index = index.arranged(lists)
+        n_chunks = len(index)
         snapshot_id = new_id()
         path = self._path(snapshot_id)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._lock:
-                index = self._caught_up()
-                seq, n_chunks = self._seq, len(index)
-                unfinished = path.with_suffix(".tmp")
-                index.write(unfinished)
+            unfinished = path.with_suffix(".tmp")
+            index.write(unfinished)
             failpoint("index.written")
             checksum = _sha256(unfinished)
             flush_to_disk(unfinished)
@@ -223,22 +348,62 @@ class IndexView:
             ) from exc
         dropped = self._name_snapshot(snapshot_id, seq=seq, n_chunks=n_chunks, checksum=checksum)
         failpoint("index.named")
+        with self._lock:
+            self._index, self._seq = index, seq
         self._delete_files(dropped)
 
     def _caught_up(self) -> FaissIndex:
         """Return the index with all events applied. The lock is held by the caller."""
+        self._index, self._seq = self._latest(self._index, self._seq)
+        return self._index
+
+    def _latest(self, index: FaissIndex | None = None, seq: int = 0) -> tuple[FaissIndex, int]:
+        """Apply the events past `seq` to `index`, in bounded steps; None loads one first."""
+        head: int | None = None  # as of the call: writers must not keep a search from answering
+        while True:
+            with self._database.read() as session:
+                state = log_state(session, self._kb_id)
+                if state is None:
+                    raise KnowledgeBaseDeletedError(self._name)
+                if index is None or seq < state.floor:
+                    index, seq = self._load(session, state.floor)
+                head = state.head if head is None else head
+                if seq >= head:
+                    return index, seq
+                replay = read_changes(session, self._kb_id, seq, limit=REPLAYED_EVENTS)
+            index.remove(replay.removed)
+            index.add(replay.added_ids, from_bytes(replay.added_vectors, self._dimension))
+            seq = replay.seq
+
+    def _take_better_form(self) -> None:
+        """Change to a snapshot that another process wrote in the form that our size asks for.
+
+        Read without the lock: other threads search on with the old index.
+        """
+        index = self._index
+        if index is None or index.lists == lists_for(len(index), index.lists, self._flat_chunks):
+            return
         with self._database.read() as session:
-            state = log_state(session, self._kb_id)
-            if state is None:
-                raise KnowledgeBaseDeletedError(self._name)
-            if self._index is None or self._seq < state.floor:
-                self._index, self._seq = self._load(session, state.floor)
-            if self._seq < state.head:
-                replay = read_changes(session, self._kb_id, self._seq)
-                self._index.remove(replay.removed)
-                self._index.add(replay.added_ids, from_bytes(replay.added_vectors, self._dimension))
-                self._seq = replay.seq
-            return self._index
+            newest = self._newest_snapshot(session)
+        if newest is None or newest.id == self._tried:
+            return
+        self._tried = newest.id  # first, so that one thread alone reads it
+        try:
+            better = self._read_snapshot(newest)
+        except (IndexCorruptError, OSError) as exc:
+            logger.warning("index snapshot %s is not usable (%s); going on", newest.id, exc)
+            return
+        if better.lists != index.lists:
+            with self._lock:
+                self._index, self._seq = better, newest.seq
+
+    def _newest_snapshot(self, session: Session) -> SnapshotRow | None:
+        return session.scalar(
+            select(SnapshotRow)
+            .where(SnapshotRow.kb_id == self._kb_id)
+            .order_by(SnapshotRow.seq.desc())
+            .limit(1)
+        )
 
     def _load(self, session: Session, floor: int) -> tuple[FaissIndex, int]:
         """Return the newest good snapshot with its seq, else all vectors of the database."""
@@ -273,6 +438,12 @@ class IndexView:
         """Fill a new index from the stored vectors. The embedder is not needed."""
         state = log_state(session, self._kb_id)
         assert state is not None, self._kb_id
+        if state.head > self._flat_chunks:
+            logger.warning(
+                "knowledge base %s has no usable index snapshot: reading all vectors from the "
+                "database, and searching is slower; the next `kb ingest` writes one",
+                self._name,
+            )
         index = FaissIndex(self._dimension)
         rows = session.execute(
             select(ChunkRow.id, EmbeddingRow.vector)

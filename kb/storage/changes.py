@@ -71,14 +71,18 @@ def log_state(session: Session, kb_id: str) -> LogState | None:
     return LogState(floor=row[0], head=row[1]) if row else None
 
 
-def read_changes(session: Session, kb_id: str, after: int) -> Replay:
-    """Return the events past `after`: the last one of each chunk wins, lost chunks are skipped."""
+def read_changes(session: Session, kb_id: str, after: int, *, limit: int | None = None) -> Replay:
+    """Return the events past `after`: the last one of each chunk wins, lost chunks are skipped.
+
+    At most `limit` events, if one is given: a chunk that a later event removes is lost already.
+    """
     last: dict[int, int] = {}
     seq = after
     rows = session.execute(
         select(ChangeRow.seq, ChangeRow.chunk_id, ChangeRow.op)
         .where(ChangeRow.kb_id == kb_id, ChangeRow.seq > after)
         .order_by(ChangeRow.seq)
+        .limit(limit)
     )
     for seq, chunk_id, op in rows:  # noqa: B007 - the last seq is used below
         last[chunk_id] = op

@@ -198,16 +198,27 @@ def delete_fulltext(session: Session, kb_id: str, chunk_ids: Sequence[int]) -> N
 
 
 def search_fulltext(
-    session: Session, kb_id: str, match: str, weights: tuple[float, float], limit: int
+    session: Session,
+    kb_id: str,
+    match: str,
+    weights: tuple[float, float],
+    limit: int,
+    *,
+    scored: int,
 ) -> list[tuple[int, float]]:
-    """Return ``(chunk_id, score)`` best first; score is BM25 >= 0; ties by chunk id."""
+    """Return ``(chunk_id, score)`` best first; score is BM25 >= 0; ties by chunk id.
+
+    Only the first `scored` matches are looked at: `bm25()` takes 10 microseconds for each.
+    """
     table = _fulltext_table(kb_id)
     rows = session.execute(
         text(
-            f"SELECT rowid, -bm25({table}, {float(weights[0])}, {float(weights[1])}) AS score "
-            f"FROM {table} WHERE {table} MATCH :match ORDER BY score DESC, rowid LIMIT :limit"
+            "SELECT id, score FROM (SELECT rowid AS id, "
+            f"-bm25({table}, {float(weights[0])}, {float(weights[1])}) AS score "
+            f"FROM {table} WHERE {table} MATCH :match ORDER BY rowid LIMIT :scored) "
+            "ORDER BY score DESC, id LIMIT :limit"
         ),
-        {"match": match, "limit": limit},
+        {"match": match, "limit": limit, "scored": scored},
     )
     return [(int(row[0]), float(row[1])) for row in rows]
 

@@ -137,6 +137,35 @@ def test_very_common_terms_are_dropped_unless_nothing_else_remains(fulltext: Ful
     assert len(found(fulltext, "machine", top_k=5)) == 5
 
 
+def test_terms_beyond_the_budget_still_count_for_the_score(
+    fulltext: FullText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large base looked up the rarest terms alone, and ranked by them alone."""
+    monkeypatch.setattr("kb.storage.fulltext.POSTING_BUDGET", 8)
+    fulltext.add([(100 + i, "", f"turbine number {i}") for i in range(5)])
+    fulltext.add([(200 + i, "", f"inspection number {i}") for i in range(7)])
+    fulltext.add([(300, "", "the turbine after its inspection")])
+    fulltext.add([(400 + i, "", f"nothing of the kind {i}") for i in range(100)])
+
+    ranked = found(fulltext, "turbine inspection", top_k=20)
+
+    assert ranked[0] == 300
+    assert set(ranked) == {100, 101, 102, 103, 104, 300}
+
+
+def test_chunks_with_two_terms_come_first_where_each_term_has_too_many(
+    fulltext: FullText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kb.storage.fulltext.POSTING_BUDGET", 5)
+    fulltext.add([(100 + i, "", f"turbine number {i}") for i in range(20)])
+    fulltext.add([(200 + i, "", f"inspection number {i}") for i in range(20)])
+    fulltext.add([(300, "", "the turbine after its inspection")])
+
+    assert found(fulltext, "turbine inspection", top_k=1) == [300]
+    assert len(found(fulltext, "turbine inspection", top_k=20)) == 5
+    assert len(found(fulltext, "turbine", top_k=20)) == 5
+
+
 def test_a_huge_question_is_answered(fulltext: FullText) -> None:
     question = " ".join(f"word{i}" for i in range(20_000)) + " 年假" * 1000
     assert isinstance(fulltext.search("年假 " + question, 5), list)
