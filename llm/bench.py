@@ -21,11 +21,12 @@ from llm.engine import decode, prefill
 from llm.kv_cache import KVCache, KVForm, kv_bytes
 from llm.memory import n_parameters
 from llm.model import Model
-from llm.packed import verify_layout
+from llm.packed import int4_layout
 from llm.parameters import Parameter, Stored, assemble, parameters
 from llm.quantize import Int4Weight, Int8Weight, Weight
 from llm.store import PACKED, WEIGHTS, add_parameter, reader, write_packed
 from llm.tensor_file import TensorFile, TensorWriter
+from llm.tiles import TiledInt4
 
 _TOKENS_PER_TURN = 4
 _READ_BYTES = 2**30  # per turn
@@ -39,8 +40,8 @@ def write_random_model(folder: Path, config: ModelConfig, bits: int, group_size:
         for parameter in parameters(config):
             add_parameter(writer, parameter.name, _random(parameter, bits, group_size, generator))
         writer.finish({"config": config.to_dict(), "bits": bits})
-    if bits == 4 and verify_layout():
-        write_packed(folder / PACKED, TensorFile(folder / WEIGHTS), config)
+    if bits == 4 and (layout := int4_layout()):
+        write_packed(folder / PACKED, TensorFile(folder / WEIGHTS), config, layout)
         (folder / WEIGHTS).unlink()
         return folder / PACKED
     return folder / WEIGHTS
@@ -53,8 +54,12 @@ def load_random_model(path: Path, config: ModelConfig) -> tuple[Model, list[torc
 
     def noting(name: str) -> Stored:
         value = get(name)
-        stored = value if isinstance(value, torch.Tensor) else value.codes
-        if stored.ndim == 2 and name != "embedding":
+        stored: torch.Tensor
+        if isinstance(value, torch.Tensor):
+            stored = value
+        else:
+            stored = value.octets if isinstance(value, TiledInt4) else value.codes
+        if stored.ndim >= 2 and name != "embedding":
             matrices.append(stored.view(-1).view(torch.int64))
         return value
 
@@ -156,7 +161,8 @@ def _random(parameter: Parameter, bits: int, group_size: int, generator: torch.G
         return Int8Weight(codes, torch.full((n_rows,), 0.02 / 73, dtype=torch.bfloat16))
     scales = torch.full((n_rows, n_columns // group_size), 0.02 / 4.6, dtype=torch.bfloat16)
     codes = row[: n_columns // 2].repeat(n_rows, 1)
-    return Int4Weight(codes, scales, torch.zeros_like(scales))
+    # zeros as the quantizer makes them for weights around 0: they are stored and read
+    return Int4Weight(codes, scales, scales / 2)
 
 
 def _token_ids(config: ModelConfig, n: int) -> list[int]:

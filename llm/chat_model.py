@@ -5,7 +5,9 @@
         print(chunk.text, end="")
 
 Runs in this process, one request after the other (`llm.engine`). Roles in messages become role
-tokens by id; nothing typed in a message can become one.
+tokens by id; nothing typed in a message can become one. A caller that may lose interest before the
+first token passes a function as `is_cancelled`, which is asked for every layer of the prompt:
+`model.stream(messages, is_cancelled=left.is_set)`.
 """
 
 import json
@@ -38,6 +40,7 @@ from llm.detokenize import TextStream
 from llm.engine import Engine, Finished, NewToken
 from llm.errors import GenerationError, ToolCallError, UnsupportedModelError
 from llm.kv_cache import KVForm
+from llm.model import never
 from llm.sampler import SamplingParams, default_params
 from llm.store import Progress, load_model, read_description
 from llm.tokenizers import Tokenizer, load_tokenizer
@@ -204,7 +207,12 @@ class ChatGLM(BaseChatModel):
             tools,
         )
         params = self._params(kwargs, stop)
-        request = self.engine.submit(prompt, params, stop_ids=self.tokenizer.stop_ids)
+        request = self.engine.submit(
+            prompt,
+            params,
+            stop_ids=self.tokenizer.stop_ids,
+            is_cancelled=kwargs.get("is_cancelled") or never,
+        )
         text = TextStream(self.tokenizer, params.stop)
         pieces = _Pieces(self._generation, [tool["name"] for tool in tools or []])
         finished: Finished | None = None
@@ -267,6 +275,7 @@ class ChatGLM(BaseChatModel):
             "max_new_tokens",
             "tools",
             "tool_choice",
+            "is_cancelled",
             "ls_structured_output_format",
         }
         if unknown := set(kwargs) - known - ours:

@@ -181,7 +181,7 @@ def _read_index(index: Path) -> dict[str, Path]:
     if missing := _missing(index):
         raise CheckpointError(
             f"{str(folder)!r} is incomplete, these files are missing: {', '.join(missing)}; "
-            "fetch them too (`kb model pull` continues where it stopped)"
+            "fetch them too; a download continues where it stopped"
         )
     return {tensor: folder / file for tensor, file in _weight_map(index).items()}
 

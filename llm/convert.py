@@ -22,7 +22,7 @@ from llm.files import check_file, locked
 from llm.kv_cache import KVCache
 from llm.memory import weights_bytes
 from llm.model import rms_norm
-from llm.packed import verify_layout
+from llm.packed import int4_layout
 from llm.parameters import Parameter, assemble, parameters
 from llm.quantize import (
     Int4Weight,
@@ -139,8 +139,8 @@ def _convert(
                     for name in tokenizer_files
                 },
             )
-        if options.bits == 4 and verify_layout():
-            write_packed(work / PACKED, TensorFile(work / WEIGHTS), config, progress)
+        if options.bits == 4 and (layout := int4_layout()):
+            write_packed(work / PACKED, TensorFile(work / WEIGHTS), config, layout, progress)
         for name in tokenizer_files:
             shutil.copyfile(source / name, work / name)
         report = probe.report() | {

@@ -182,12 +182,12 @@ class Client:
             # Hugging Face says 401 for repositories that do not exist, too.
             return DownloadError(
                 f"{self.host} refuses {wanted} (HTTP {status}); check the name, and if it needs "
-                "an account, put a token that may read it into KB_HUB_TOKEN"
+                "an account, give a token that may read it"
             )
         if status == 404:
             return DownloadError(
                 f"{self.host} does not have {wanted} (HTTP 404); check the name, "
-                "or try another --source or --endpoint"
+                "or try another source or a mirror"
             )
         return DownloadError(f"{self.host} answered HTTP {status} for {wanted}; try another source")
 
@@ -199,7 +199,7 @@ class Client:
             )
         return (
             f"cannot fetch {wanted} from {self.host}: {exc}; what arrived is kept, run the same "
-            "command again, or try another --source or --endpoint"
+            "command again, or try another source or mirror"
         )
 
 
@@ -296,7 +296,7 @@ def _start(response: HTTPResponse, kept: int, etag: str, file: RemoteFile, host:
     if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
         raise DownloadError(
             f"{host} sends {file.path} encoded as {coding!r}, which nobody asked for; "
-            "check the proxy, or try another --source or --endpoint"
+            "check the proxy, or try another source or mirror"
         )
     if response.status == 206:
         sent = re.fullmatch(
@@ -311,7 +311,7 @@ def _start(response: HTTPResponse, kept: int, etag: str, file: RemoteFile, host:
         raise DownloadError(
             f"{host} sends {file.path} with {length} bytes where its list says "
             f"{file.size_bytes}: the file has changed, or this is a Git LFS pointer or a login "
-            "page; run the same command again, or try another --source or --endpoint"
+            "page; run the same command again, or try another source or mirror"
         )
     return 0
 
@@ -376,7 +376,7 @@ def _verify(target: Path, file: RemoteFile, host: str) -> None:
         name = "git hash" if kind == "git" else kind
         raise DownloadError(
             f"{file.path} from {host} is damaged: its {name} is {got}, expected {expected}; "
-            "it was deleted, run the same command again or try another --source or --endpoint"
+            "it was deleted, run the same command again or try another source or mirror"
         )
 
 
@@ -432,7 +432,7 @@ def _checked_origin(endpoint: str) -> tuple[str, str, int]:
     if not fits or origin[0] not in ("http", "https") or not origin[1] or "@" in endpoint:
         raise DownloadError(
             "the hub's endpoint must be an address like https://hf-mirror.com, "
-            "without a name or password in it; check --endpoint and KB_HUB_ENDPOINT"
+            "without a name or password in it"
         )
     return origin
 
@@ -453,7 +453,7 @@ class _SafeRedirects(HTTPRedirectHandler):
         if old[0] == "https" and new[0] != "https":
             raise DownloadError(
                 f"{old[1]} sends on to an address without encryption at {new[1]}; "
-                "try another --source or --endpoint"
+                "try another source or mirror"
             )
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None and new != old:

@@ -2,7 +2,7 @@
 
 `Engine.submit` checks a request before any work and queues it; the engine's thread serves one
 request after the other and puts tokens into the request's queue; the caller iterates over the
-request and may cancel it between any two tokens. Serving several requests at once would change
+request and may cancel it at any time. Serving several requests at once would change
 `_serve` and nothing outside this file.
 
 The thread is the only one that touches the model and the cache, so neither needs a lock.
@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,13 +23,13 @@ import torch
 from llm.errors import GenerationError, LlmError, NotEnoughMemoryError, PromptTooLongError
 from llm.kv_cache import KVCache, KVForm, kv_bytes
 from llm.memory import available_bytes
-from llm.model import Model
+from llm.model import Cancelled, Model, never
 from llm.sampler import SamplingParams, choose, is_looping, make_generator
 
 logger = logging.getLogger(__name__)
 
-# Prompt tokens per pass: bounds the memory of activations. Larger passes expand int4 weights
-# less often; beyond this the gain is below a tenth (`kb bench llm`).
+# Prompt tokens per pass: bounds the memory of activations. Each pass expands all int4 weights once,
+# which larger passes spread over more tokens.
 PREFILL_TOKENS = 1024
 _CACHE_STEP = 256  # caches are allocated in steps of this many tokens
 
@@ -59,17 +60,22 @@ class Request:
     """One prompt on its way; iterate for NewToken events and one Finished."""
 
     def __init__(
-        self, prompt_ids: Sequence[int], params: SamplingParams, stop_ids: frozenset[int]
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        stop_ids: frozenset[int],
+        is_cancelled: Callable[[], bool] = never,
     ) -> None:
         self.prompt_ids = tuple(prompt_ids)
         self.params = params
         self.stop_ids = stop_ids
         self._events: queue.SimpleQueue[NewToken | Finished | BaseException] = queue.SimpleQueue()
         self._is_cancelled = threading.Event()
+        self._asked = is_cancelled
         self._is_over = False
 
     def cancel(self) -> None:
-        """Ask the engine to stop: it does before the next token or the next pass of the prompt.
+        """Ask the engine to stop: it does before the next token or the prompt's next layer.
 
         May be called twice, and from any thread.
         """
@@ -77,7 +83,7 @@ class Request:
 
     @property
     def is_cancelled(self) -> bool:
-        return self._is_cancelled.is_set()
+        return self._is_cancelled.is_set() or self._asked()
 
     def put(self, event: NewToken | Finished | BaseException) -> None:
         self._events.put(event)
@@ -165,8 +171,17 @@ class Engine:
         params: SamplingParams,
         *,
         stop_ids: frozenset[int] = frozenset(),
+        is_cancelled: Callable[[], bool] = never,
     ) -> Request:
         """Check a request and queue it.
+
+        Args:
+            prompt_ids: at least one.
+            params: how to choose tokens.
+            stop_ids: tokens that end the completion.
+            is_cancelled: asked before each token and each layer of the prompt, in the engine's
+                thread; True ends the request as `Request.cancel` does. For a caller that waits
+                for the first token and cannot call anything meanwhile.
 
         Raises:
             PromptTooLongError: the prompt fills the context window.
@@ -174,7 +189,7 @@ class Engine:
             GenerationError: an empty prompt or ids the model has not; or the engine is closed.
         """
         self._admit(prompt_ids, params)
-        request = Request(prompt_ids, params, stop_ids)
+        request = Request(prompt_ids, params, stop_ids, is_cancelled)
         with self._lock:
             if self._is_closed:
                 raise GenerationError("the model has been closed")
@@ -234,18 +249,21 @@ class Engine:
         reason: FinishReason = "cancelled"
         started = time.perf_counter()
         prefill_s = 0.0
+        is_ready = False
         if not request.is_cancelled:
             room = self._room(len(request.prompt_ids), params)
             cache = self._cache_for(room)
             generator = make_generator(params)
-            logits = prefill(
-                self.model,
-                request.prompt_ids,
-                cache,
-                is_cancelled=lambda: request.is_cancelled,
-            )
+            with suppress(Cancelled):
+                logits = prefill(
+                    self.model,
+                    request.prompt_ids,
+                    cache,
+                    is_cancelled=lambda: request.is_cancelled,
+                )
+                is_ready = True
             prefill_s = time.perf_counter() - started
-        while not request.is_cancelled:
+        while is_ready and not request.is_cancelled:
             token = choose(
                 logits[: self._n_token_ids], params, completion=completion, generator=generator
             )
@@ -292,7 +310,7 @@ def prefill(
     cache: KVCache,
     *,
     chunk_tokens: int = PREFILL_TOKENS,
-    is_cancelled: Callable[[], bool] = lambda: False,
+    is_cancelled: Callable[[], bool] = never,
 ) -> torch.Tensor:
     """Run a prompt into the cache, in chunks where the model allows it.
 
@@ -301,18 +319,19 @@ def prefill(
         prompt_ids: at least one.
         cache: with room for all of them.
         chunk_tokens: tokens per pass.
-        is_cancelled: looked at between passes.
+        is_cancelled: asked before each layer.
 
     Returns:
         Logits (V,) fp32 on the CPU for the token after the prompt.
+
+    Raises:
+        Cancelled: `is_cancelled` said so; the cache must be reset.
     """
     step = len(prompt_ids) if model.config.is_prefix_bidirectional else chunk_tokens
     hidden = None
     for first in range(0, len(prompt_ids), step):
         ids = torch.tensor(prompt_ids[first : first + step], device=model.device)
-        hidden = model.forward(ids, cache)
-        if is_cancelled():
-            break
+        hidden = model.forward(ids, cache, is_cancelled=is_cancelled)
     assert hidden is not None  # a prompt has at least one token
     return model.logits(hidden[-1:])[0].cpu()
 

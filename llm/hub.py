@@ -186,7 +186,7 @@ def list_files(client: Client, repo: str, source: Source) -> list[RemoteFile]:
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise DownloadError(
             f"{client.host} lists the files of {repo} in a form we do not know ({exc}); "
-            "check the endpoint, or try another --source"
+            "check the endpoint, or try another source"
         ) from exc
     files = [file for file in parsed if file is not None]
     for file in files:
@@ -223,7 +223,7 @@ def choose_files(files: Sequence[RemoteFile], repo: str) -> list[RemoteFile]:
         if size < MIN_LFS_BYTES and not name.endswith(".json"):
             raise DownloadError(
                 f"{repo} lists {name} with {size} bytes, which is a Git LFS pointer and not the "
-                "file; try another --source or --endpoint"
+                "file; try another source or mirror"
             )
     small = [*sorted(NEEDED & by_name.keys()), *code, *vocabulary]
     return [by_name[name] for name in (*small, *weights)]
@@ -233,7 +233,7 @@ def _modelscope_entries(answer: Any, host: str, repo: str) -> Any:
     if isinstance(answer, dict) and answer.get("Code", 200) != 200:
         raise DownloadError(
             f"{host} does not list {repo} ({str(answer.get('Message', ''))[:200]}); "
-            "check the name, or try another --source"
+            "check the name, or try another source"
         )
     try:
         return answer["Data"]["Files"]
@@ -327,7 +327,7 @@ def _check_space(folder: Path, missing: Sequence[RemoteFile], urls: dict[str, st
     if needed > free:
         raise DownloadError(
             f"the disk of {str(folder)!r} is too small: {needed / 1e9:.2f} GB are needed, "
-            f"{free / 1e9:.2f} GB are free; make room, or put KB_HOME on another disk"
+            f"{free / 1e9:.2f} GB are free; make room, or choose a folder on another disk"
         )
 
 

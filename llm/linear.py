@@ -6,13 +6,13 @@
 |---|---|---|---|
 | `float` | fp32, fp16, bf16 | GEMM | GEMM |
 | `int8` | codes (N, K) | torch's int8 kernel | blocks of rows expanded, GEMM |
+| `int4-tiles` | our tiles | our kernel | our AMX kernel, else blocks expanded, GEMM |
 | `int4-packed` | torch's packed int4 | torch's int4 kernel | blocks of rows expanded, GEMM |
 | `int4` | codes (N, K / 2) | blocks of rows expanded, GEMM | the same |
 
-`int4-packed` and the int8 kernel need bf16 activations on a CPU; elsewhere (fp32, CUDA) codes
-are expanded. Expanding a block of rows that stays in cache costs less than half of the GEMM it
-feeds (`kb bench llm`), while the packed kernels read each weight once and win below
-`_KERNEL_ROWS` rows.
+`int4-tiles`, `int4-packed` and the int8 kernel need bf16 activations on a CPU; elsewhere (fp32,
+CUDA) codes are expanded. Kernels for few rows read each weight once; from some number of rows on,
+expanding a block that stays in cache for a GEMM is faster.
 """
 
 from typing import Protocol
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from llm.packed import PackedInt4, expanded
 from llm.quantize import Int4Weight, Int8Weight, Weight, dequantize, take_rows
+from llm.tiles import TiledInt4, multiply
 
 # Rows of the input up to which torch's weight-only kernels beat expanding and a GEMM.
 _KERNEL_ROWS = 16
@@ -43,12 +44,12 @@ class Linear(Protocol):
 
 
 def make_linear(
-    weight: Weight | PackedInt4, bias: torch.Tensor | None, dtype: torch.dtype
+    weight: Weight | PackedInt4 | TiledInt4, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> Linear:
     """Choose the form for a weight and the dtype and device it will work in.
 
     Args:
-        weight: (N, K) in any form; `PackedInt4` only on a CPU in bf16.
+        weight: (N, K) in any form; `PackedInt4` and `TiledInt4` only on a CPU in bf16.
         bias: (N,) or None.
         dtype: of activations.
     """
@@ -57,6 +58,8 @@ def make_linear(
         return FloatLinear(weight.to(dtype), bias)
     if isinstance(weight, PackedInt4):
         return PackedInt4Linear(weight, bias)
+    if isinstance(weight, TiledInt4):
+        return TiledInt4Linear(weight, bias)
     if isinstance(weight, Int8Weight):
         return Int8Linear(weight, bias, dtype)
     return Int4Linear(weight, bias, dtype)
@@ -128,6 +131,23 @@ class PackedInt4Linear:
             out = rows.new_empty(rows.shape[0], weight.n_rows)
             for block, matrix in expanded(weight, _BLOCK_ROWS):
                 torch.mm(rows, matrix, out=out[:, block])
+        if self._bias is not None:
+            out += self._bias
+        return out.view(*x.shape[:-1], -1)
+
+
+class TiledInt4Linear:
+    form = "int4-tiles"
+
+    def __init__(self, weight: TiledInt4, bias: torch.Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+
+    @property
+    def size_bytes(self) -> int:
+        return self._weight.octets.nbytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        out = multiply(x.reshape(-1, x.shape[-1]), self._weight)  # (M, N)
         if self._bias is not None:
             out += self._bias
         return out.view(*x.shape[:-1], -1)

@@ -9,7 +9,7 @@ far. Shapes: H query heads, K key-value heads, D head size, V vocabulary.
 `logits`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,14 @@ from llm.linear import Linear
 from llm.rotary import interleaved_table, rotate_pairs
 
 
+class Cancelled(Exception):
+    """Raised out of a forward pass, between two layers, once nobody wants its result."""
+
+
+def never() -> bool:
+    return False
+
+
 class Model(Protocol):
     """What the engine needs of a model."""
 
@@ -29,8 +37,14 @@ class Model(Protocol):
     dtype: torch.dtype
     device: torch.device
 
-    def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
-        """Run new tokens after those in the cache; return hidden states (T, hidden)."""
+    def forward(
+        self, ids: torch.Tensor, cache: KVCache, *, is_cancelled: Callable[[], bool] = never
+    ) -> torch.Tensor:
+        """Run new tokens after those in the cache; return hidden states (T, hidden).
+
+        Raises:
+            Cancelled: `is_cancelled`, asked before each layer, said so; the cache holds parts.
+        """
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return (T, V) fp32 for hidden states (T, hidden)."""
@@ -67,8 +81,45 @@ class Block:
     ffn_out: Linear  # ffn -> hidden
 
 
-class MultiQueryModel:
+class HasLinears(Protocol):
+    """A block of either family."""
+
+    @property
+    def qkv(self) -> Linear: ...
+    @property
+    def attention_out(self) -> Linear: ...
+    @property
+    def ffn_in(self) -> Linear: ...
+    @property
+    def ffn_out(self) -> Linear: ...
+
+
+class Decoder:
+    """What both families share: blocks of four linear layers, and a head."""
+
+    blocks: Sequence[HasLinears]
+    head: Linear
+
+    @property
+    def weight_bytes_per_token(self) -> int:
+        """Bytes of weights that decoding one token reads."""
+        per_block = (
+            linear.size_bytes
+            for block in self.blocks
+            for linear in (block.qkv, block.attention_out, block.ffn_in, block.ffn_out)
+        )
+        return sum(per_block) + self.head.size_bytes
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (T, V) fp32 for hidden states (T, hidden)."""
+        return self.head(hidden).float()
+
+
+class MultiQueryModel(Decoder):
     """Implements `Model`."""
+
+    blocks: tuple[Block, ...]
 
     def __init__(
         self,
@@ -88,48 +139,41 @@ class MultiQueryModel:
         self.head = head
         self._rotary = interleaved_table(config).to(self.device)
 
-    @property
-    def weight_bytes_per_token(self) -> int:
-        per_block = (
-            linear.size_bytes
-            for block in self.blocks
-            for linear in (block.qkv, block.attention_out, block.ffn_in, block.ffn_out)
-        )
-        return sum(per_block) + self.head.size_bytes
-
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def forward(
+        self, ids: torch.Tensor, cache: KVCache, *, is_cancelled: Callable[[], bool] = never
+    ) -> torch.Tensor:
         """Run new tokens after those in the cache.
 
         Args:
             ids: (T,) integers.
             cache: with room for T more; it advances by T.
+            is_cancelled: asked before each layer.
 
         Returns:
             (T, hidden) after the last norm.
         """
-        x = self.through_blocks(self.embedding(ids).float(), cache)
+        x = self.through_blocks(self.embedding(ids).float(), cache, is_cancelled)
         return self._norm(x, self.final_norm)
 
     @torch.inference_mode()
-    def through_blocks(self, x: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def through_blocks(
+        self, x: torch.Tensor, cache: KVCache, is_cancelled: Callable[[], bool] = never
+    ) -> torch.Tensor:
         """Run embedded tokens (T, hidden) fp32 through the layers; the cache advances by T."""
         n_tokens, end = len(x), cache.length + len(x)
         turns = self._rotary.span(cache.length, end)  # (T, D / 4)
         # without earlier tokens the mask is a plain triangle, which SDPA need not be handed
         mask = causal_mask(n_tokens, end, self.device) if cache.length else None
         for layer, block in enumerate(self.blocks):
+            if is_cancelled():
+                raise Cancelled
             normed = self._norm(x, block.attention_norm)
             x = x + self._attend(block, normed, layer, cache, turns, mask)
             gate, up = block.ffn_in(self._norm(x, block.ffn_norm)).chunk(2, dim=-1)  # (T, ffn)
             x = x + block.ffn_out(F.silu(gate) * up)
         cache.advance(n_tokens)
         return x
-
-    @torch.inference_mode()
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return (T, V) fp32 for hidden states (T, hidden)."""
-        return self.head(hidden).float()
 
     def _attend(
         self,

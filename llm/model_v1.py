@@ -7,7 +7,7 @@ part of it can be reused. Blocks add the *normalised* input times sqrt(2 * 28) t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from llm.config import ModelConfig
 from llm.kv_cache import KVCache
 from llm.linear import Linear
-from llm.model import Embedding, causal_mask
+from llm.model import Cancelled, Decoder, Embedding, causal_mask, never
 from llm.rotary import RotaryTable, rotate_two_dimensional
 
 # The published code never passes the number of layers on, so 28 holds for every size.
@@ -45,8 +45,10 @@ class BlockV1:
     ffn_out: Linear
 
 
-class PrefixModel:
+class PrefixModel(Decoder):
     """Implements `llm.model.Model` for ChatGLM-6B."""
+
+    blocks: tuple[BlockV1, ...]
 
     def __init__(
         self,
@@ -67,18 +69,14 @@ class PrefixModel:
         self.head = head
         self._rotary = RotaryTable(config.head_dim // 4, base=config.rope_base).to(self.device)
 
-    @property
-    def weight_bytes_per_token(self) -> int:
-        per_block = (
-            linear.size_bytes
-            for block in self.blocks
-            for linear in (block.qkv, block.attention_out, block.ffn_in, block.ffn_out)
-        )
-        return sum(per_block) + self.head.size_bytes
-
     @torch.inference_mode()
     def forward(
-        self, ids: torch.Tensor, cache: KVCache, context_length: int | None = None
+        self,
+        ids: torch.Tensor,
+        cache: KVCache,
+        context_length: int | None = None,
+        *,
+        is_cancelled: Callable[[], bool] = never,
     ) -> torch.Tensor:
         """Run the whole prompt into an empty cache, or new tokens after it.
 
@@ -87,17 +85,20 @@ class PrefixModel:
             cache: it advances by T.
             context_length: tokens before <sop>; default is all of the prompt but the last.
                 Only read when the cache is empty.
+            is_cancelled: asked before each layer.
 
         Returns:
             (T, hidden) after the last norm.
         """
         if cache.length == 0:
             cache.context_length = len(ids) - 1 if context_length is None else context_length
-        x = self.through_blocks(self.embedding(ids).float(), cache)
+        x = self.through_blocks(self.embedding(ids).float(), cache, is_cancelled)
         return self.final_norm(x, self.config.norm_eps).to(self.dtype)
 
     @torch.inference_mode()
-    def through_blocks(self, x: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def through_blocks(
+        self, x: torch.Tensor, cache: KVCache, is_cancelled: Callable[[], bool] = never
+    ) -> torch.Tensor:
         """Run embedded tokens (T, hidden) fp32 through the layers; the cache advances by T.
 
         `cache.context_length` must have been set.
@@ -109,6 +110,8 @@ class PrefixModel:
         block_turns = self._rotary.rows((index - context + 1).clamp(min=0))
         eps = self.config.norm_eps
         for layer, block in enumerate(self.blocks):
+            if is_cancelled():
+                raise Cancelled
             x = block.attention_norm(x, eps)
             attended = self._attend(block, x.to(self.dtype), layer, cache, turns, block_turns)
             x = block.ffn_norm(x * _RESIDUAL_SCALE + attended, eps)
@@ -116,11 +119,6 @@ class PrefixModel:
             x = x * _RESIDUAL_SCALE + block.ffn_out(hidden)
         cache.advance(n_tokens)
         return x
-
-    @torch.inference_mode()
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return (T, V) fp32 for hidden states (T, hidden)."""
-        return self.head(hidden).float()
 
     def _attend(
         self,

@@ -1,4 +1,7 @@
-"""Int4 weights as torch's CPU kernel wants them, and back.
+"""Int4 weights as torch's CPU kernel wants them, and back; and which layout this machine uses.
+
+`llm.tiles` has a layout and kernels of our own, which are faster where they work; this one is for
+every other CPU.
 
 ``aten._convert_weight_to_int4pack_for_cpu`` lays codes out for the vector width of the machine:
 blocks of `block_rows` output rows, within a block one column after the other, the first half of
@@ -11,10 +14,15 @@ packing a known matrix, and `verify_layout` proves that `expanded` undoes it her
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
+from llm.native import has_amx, obstacle
 from llm.quantize import Int4Weight, dequantize, quantize_int4, unpack_nibbles
+from llm.tiles import are_proved
+
+Layout = Literal["tiles", "torch"]
 
 # Group sizes that the kernel takes.
 KERNEL_GROUP_SIZES = (256, 128, 64, 32)
@@ -131,10 +139,25 @@ def find_block_rows() -> int:
 def describe_kernels() -> str:
     """Say in one line which kernels int4 and int8 models get on this machine's CPU."""
     capability = torch.backends.cpu.get_cpu_capability()
+    if int4_layout() == "tiles":
+        amx = " and AMX" if has_amx() else "; no AMX, so prompts are expanded for torch's products"
+        return f"our int4 kernels (AVX512-BF16{amx}), torch's int8, bf16 activations, {capability}"
+    why = obstacle() or "our int4 kernels failed their proof"
+    return f"{_describe_torch(capability)} ({why})"
+
+
+def _describe_torch(capability: str) -> str:
     if not verify_layout():
         return f"int4 expanded before each product: torch's packed kernel is unknown ({capability})"
     slow = "" if capability.startswith("AVX") else "; without AVX2 or AVX512 it is slow"
     return f"torch's packed int4 and int8, bf16 activations, {capability}{slow}"
+
+
+def int4_layout() -> Layout | None:
+    """Choose the layout of int4 weights for this machine's CPU; None: no kernel takes them."""
+    if are_proved():
+        return "tiles"
+    return "torch" if verify_layout() else None
 
 
 @functools.cache

@@ -16,9 +16,10 @@ from llm.model import Block, Embedding, Model, MultiQueryModel
 from llm.model_v1 import BlockV1, LayerNorm, PrefixModel
 from llm.packed import PackedInt4
 from llm.quantize import Int8Weight, Weight
+from llm.tiles import TiledInt4
 
 Kind = Literal["embedding", "vector", "matrix", "head"]
-Stored: TypeAlias = Weight | PackedInt4
+Stored: TypeAlias = Weight | PackedInt4 | TiledInt4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +98,17 @@ def assemble(
         assert isinstance(table, torch.Tensor)
         embedding = Embedding(table, dtype)
     head = make_linear(get("head"), None, dtype)
+
+    def linears(layer: int) -> dict[str, Linear]:
+        names = ("qkv", "attention_out", "ffn_in", "ffn_out")
+        return {name: linear(f"layers.{layer}.{name}") for name in names}
+
     if config.generation == "chatglm":
         old_blocks = [
             BlockV1(
                 attention_norm=layer_norm(f"layers.{i}.attention_norm"),
-                qkv=linear(f"layers.{i}.qkv"),
-                attention_out=linear(f"layers.{i}.attention_out"),
                 ffn_norm=layer_norm(f"layers.{i}.ffn_norm"),
-                ffn_in=linear(f"layers.{i}.ffn_in"),
-                ffn_out=linear(f"layers.{i}.ffn_out"),
+                **linears(i),
             )
             for i in range(config.n_layers)
         ]
@@ -116,11 +119,8 @@ def assemble(
     blocks = [
         Block(
             attention_norm=vector(f"layers.{i}.attention_norm.weight"),
-            qkv=linear(f"layers.{i}.qkv"),
-            attention_out=linear(f"layers.{i}.attention_out"),
             ffn_norm=vector(f"layers.{i}.ffn_norm.weight"),
-            ffn_in=linear(f"layers.{i}.ffn_in"),
-            ffn_out=linear(f"layers.{i}.ffn_out"),
+            **linears(i),
         )
         for i in range(config.n_layers)
     ]

@@ -2,12 +2,12 @@
 
     MODEL/model.json            shape, bits, where it came from
     MODEL/weights.safetensors   codes and scales in plain layout, readable on any machine
-    MODEL/packed.safetensors    int4 only: the same in the layout of this machine's kernel
+    MODEL/packed.safetensors    int4 only: the same in the layout of this machine's kernels
     MODEL/report.json           what quantization cost, layer by layer
     MODEL/tokenizer files       copied from the checkpoint
 
 `load_model` maps the packed file where it fits this machine, and writes it anew where it does
-not (another instruction set or version of torch).
+not (another instruction set, or another version of torch where torch's kernel is used).
 """
 
 import hashlib
@@ -26,10 +26,11 @@ from llm.files import locked
 from llm.kv_cache import KVForm, kv_bytes
 from llm.memory import WORKING_BYTES, available_bytes, needed_bytes
 from llm.model import Model
-from llm.packed import PackedInt4, can_pack, find_block_rows, pack, verify_layout
+from llm.packed import Layout, PackedInt4, can_pack, find_block_rows, int4_layout, pack
 from llm.parameters import Stored, assemble, parameters
-from llm.quantize import GROUP_SIZES, Int4Weight, Int8Weight, Weight
+from llm.quantize import GROUP_SIZES, Int4Weight, Int8Weight
 from llm.tensor_file import TensorFile, TensorWriter
+from llm.tiles import TiledInt4, can_tile, tile
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +125,8 @@ def load_model(
     _check_tokenizer(folder, description)
     source = _plain_file(folder, description)
     is_cpu = torch.device(device).type == "cpu"
-    if description.bits == 4 and is_cpu and dtype == torch.bfloat16 and verify_layout():
-        source = _packed_file(folder, source, description, progress)
+    if description.bits == 4 and is_cpu and dtype == torch.bfloat16 and (layout := int4_layout()):
+        source = _packed_file(folder, source, description, layout, progress)
     get = reader(source, device)
     return assemble(description.config, get, dtype=dtype, device=device)
 
@@ -160,15 +161,12 @@ def check_memory(
     lower = [bits for bits in (8, 4) if bits < description.bits]
     fits = [b for b in lower if needed_bytes(config, b, 2048, kv="int8") <= available]
     if needed(context_tokens, "int8") <= available:
-        remedy = "keys and values as int8 would fit (KB_KV_CACHE=int8)"
+        remedy = "keys and values as int8 would fit"
     elif room > kv_bytes(config, 1024, form="int8"):
         tokens = room // kv_bytes(config, 1, form="int8") // 256 * 256
-        remedy = (
-            f"a context of {tokens:,} tokens with keys and values as int8 would fit "
-            f"(KB_CONTEXT_TOKENS={tokens} KB_KV_CACHE=int8)"
-        )
+        remedy = f"a context of {tokens:,} tokens with keys and values as int8 would fit"
     elif fits:
-        remedy = f"the same model at {fits[0]} bits would fit (`kb model add DIR --bits {fits[0]}`)"
+        remedy = f"the same model at {fits[0]} bits would fit; add it again with that"
     else:
         remedy = "no setting of this model fits; free memory, or take a smaller model"
     raise NotEnoughMemoryError(
@@ -202,6 +200,8 @@ def reader(source: TensorFile, device: torch.device | str = "cpu") -> Callable[[
         return source.tensor(name).to(device)
 
     def get(name: str) -> Stored:
+        if f"{name}.tiles" in source:
+            return TiledInt4(tensor(f"{name}.tiles"))
         if f"{name}.packed" in source:
             return PackedInt4(
                 tensor(f"{name}.packed"), tensor(f"{name}.scales_zeros"), find_block_rows()
@@ -216,7 +216,7 @@ def reader(source: TensorFile, device: torch.device | str = "cpu") -> Callable[[
     return get
 
 
-def add_parameter(writer: TensorWriter, name: str, value: Weight | PackedInt4) -> None:
+def add_parameter(writer: TensorWriter, name: str, value: Stored) -> None:
     """Write one parameter in its form; `reader` finds it again."""
     parts: Mapping[str, torch.Tensor | None]
     if isinstance(value, torch.Tensor):
@@ -225,6 +225,8 @@ def add_parameter(writer: TensorWriter, name: str, value: Weight | PackedInt4) -
         parts = {".codes8": value.codes, ".scales": value.scales}
     elif isinstance(value, Int4Weight):
         parts = {".codes4": value.codes, ".scales": value.scales, ".zeros": value.zeros}
+    elif isinstance(value, TiledInt4):
+        parts = {".tiles": value.octets}
     else:
         parts = {".packed": value.codes, ".scales_zeros": value.scales_zeros}
     for suffix, tensor in parts.items():
@@ -233,9 +235,15 @@ def add_parameter(writer: TensorWriter, name: str, value: Weight | PackedInt4) -
 
 
 def write_packed(
-    path: Path, source: TensorFile, config: ModelConfig, progress: Progress | None = None
+    path: Path,
+    source: TensorFile,
+    config: ModelConfig,
+    layout: Layout,
+    progress: Progress | None = None,
 ) -> None:
-    """Write the file for this machine's int4 kernel from the plain one.
+    """Write the file for this machine's int4 kernels from the plain one.
+
+    What they do not take stays as it is.
 
     Raises:
         CheckpointError: a tensor of the plain file is damaged.
@@ -248,18 +256,26 @@ def write_packed(
     with TensorWriter(path) as writer:
         for done, parameter in enumerate(listed):
             value = get(parameter.name)
-            if isinstance(value, Int4Weight) and can_pack(value.shape, value.group_size):
-                value = pack(value)
+            if isinstance(value, Int4Weight):
+                value = _packed(value, layout)
             add_parameter(writer, parameter.name, value)
             if progress:
                 progress(done + 1, len(listed), parameter.name)
-        writer.finish(machine() | {"weights": weights_mark(source)})
+        writer.finish(machine(layout) | {"weights": weights_mark(source)})
 
 
-def machine() -> dict[str, Any]:
-    """Return what the packed layout depends on."""
-    return {
-        "format_version": FORMAT_VERSION,
+def _packed(value: Int4Weight, layout: Layout) -> Stored:
+    if layout == "tiles":
+        return tile(value) if can_tile(value) else value
+    return pack(value) if can_pack(value.shape, value.group_size) else value
+
+
+def machine(layout: Layout) -> dict[str, Any]:
+    """Return what the packed file depends on."""
+    common = {"format_version": FORMAT_VERSION, "layout": layout}
+    if layout == "tiles":
+        return common
+    return common | {
         "block_rows": find_block_rows(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
@@ -300,11 +316,15 @@ def _plain_file(folder: Path, description: ModelDescription) -> TensorFile:
 
 
 def _packed_file(
-    folder: Path, plain: TensorFile, description: ModelDescription, progress: Progress | None
+    folder: Path,
+    plain: TensorFile,
+    description: ModelDescription,
+    layout: Layout,
+    progress: Progress | None,
 ) -> TensorFile:
     """Open the packed file, after writing it anew if it is not of this machine."""
     path = folder / PACKED
-    wanted = machine() | {"weights": weights_mark(plain)}
+    wanted = machine(layout) | {"weights": weights_mark(plain)}
     reason = "it is not there"
     if path.is_file():
         try:
@@ -314,13 +334,13 @@ def _packed_file(
         else:
             if all(packed.metadata.get(key) == value for key, value in wanted.items()):
                 return packed
-            reason = "it was made for another machine or version of torch"
+            reason = "it was made for another machine, version of torch or of this program"
     logger.warning("%s is written anew: %s", path, reason)
     try:
         with locked(folder / ".packing.lock", "the model is being packed"):
             for leftover in folder.glob(f".{PACKED}.*.part"):
                 leftover.unlink()
-            write_packed(path, plain, description.config, progress)
+            write_packed(path, plain, description.config, layout, progress)
     except OSError as exc:
         raise CheckpointError(
             f"{str(path)!r} must be written anew ({reason}), and cannot be: {exc.strerror}; make "
