@@ -30,7 +30,7 @@ import psutil
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from ingest.embedder import SPEC, MiniLMEmbedder
+from ingest.embedder import MiniLMEmbedder
 from ingest.splitter import SPLITTER
 from kb.embedder import Embedder, embedded_text, text_hash, unit_rows
 from kb.protocols import Vectors
@@ -93,7 +93,8 @@ class FixedQuestions(Embedder):
 
     def __init__(self, known: dict[str, Vectors]) -> None:
         # It claims Chinese too, so that both channels have a say in every question.
-        self.spec = replace(SPEC, identity="million", scripts=SPEC.scripts | {"Hani"})
+        spec = MiniLMEmbedder("fp32").spec
+        self.spec = replace(spec, identity="million", scripts=spec.scripts | {"Hani"})
         self._known = known
 
     def embed_array(self, texts: Sequence[str]) -> Vectors:
