@@ -4,8 +4,9 @@
 is the code. It is text in a small stable language, because a compiler is not on everybody's machine
 while llvmlite is a wheel.
 
-- `product_M`, decoding: M rows of input times the matrix. Codes become bf16 by looking them up in
-  a register (`vpermw`); pairs are multiplied and added in fp32 (`vdpbf16ps`).
+- `product_M`, decoding: M rows of input times the matrix. Bits of the codes become mantissas of
+  bf16, which adds 128 or 16 to each code; pairs are multiplied and added in fp32 (`vdpbf16ps`), and
+  what was added is taken off the sum of each group.
 - `multiply`, prefill: many rows of input times the matrix, with AMX tiles.
 - `expand`, prefill without AMX: some columns of the transposed matrix as bf16, for torch's GEMM.
 
@@ -30,7 +31,6 @@ JOB = (
     "x",  # address of the input
     "x_stride",  # bytes from one row of the input to the next
     "n_pairs",  # of `multiply`: pairs of AMX tiles, 16 rows each, that the input has
-    "sums",  # of `product_M`: address of the sums of each group of the input, (M, groups) fp32
     "out",  # address of the result
     "out_stride",  # bytes from one row of the result to the next
     "scratch",  # of `multiply`: address of memory for all threads
@@ -54,7 +54,7 @@ _V32H = "<32 x i16>"
 _V32B = "<32 x bfloat>"
 _DECLARATIONS = f"""
 declare {_V16F} @llvm.x86.avx512bf16.dpbf16ps.512({_V16F}, {_V32B}, {_V32B})
-declare {_V32H} @llvm.x86.avx512.permvar.hi.512({_V32H}, {_V32H})
+declare float @llvm.vector.reduce.fadd.v16f32(float, {_V16F})
 declare {_V16F} @llvm.x86.avx512.permvar.sf.512({_V16F}, {_V16I})
 declare {_V32B} @llvm.x86.avx512bf16.cvtne2ps2bf16.512({_V16F}, {_V16F})
 declare {_V16F} @llvm.fma.v16f32({_V16F}, {_V16F}, {_V16F})
@@ -225,7 +225,7 @@ def bytes_per_group(group_size: int, has_zeros: bool) -> int:
 def _product(n_rows: int, group_size: int, has_zeros: bool) -> str:
     """Return `product_M` for M rows of input."""
     code = _Code(f"product_{n_rows}")
-    codes, x, sums, out = (code.pointer(name) for name in ("codes", "x", "sums", "out"))
+    codes, x, out = (code.pointer(name) for name in ("codes", "x", "out"))
     x_stride, out_stride, n_groups = (
         code.word(name) for name in ("x_stride", "out_stride", "n_groups")
     )
@@ -234,6 +234,10 @@ def _product(n_rows: int, group_size: int, has_zeros: bool) -> str:
     # Sums that do not wait for each other: the multiplication takes six cycles.
     n_chains = 2 if n_rows == 1 else 1
     totals = {(m, h): code.variable(_V16F) for m in rows for h in halves}
+    sums = code.let(f"alloca i64, i64 {code.times(n_groups, n_rows)}, align 64")
+    for m in rows:
+        row = code.at(x, code.times(x_stride, m))
+        _sum_groups(code, row, code.at(sums, code.times(n_groups, 8 * m)), n_groups, group_size)
     with code.tiles(BLOCK_TILES) as tile:
         for total in totals.values():
             code.do(f"store {_V16F} zeroinitializer, ptr {total}")
@@ -251,26 +255,28 @@ def _product(n_rows: int, group_size: int, has_zeros: bool) -> str:
                 for m in rows
             ]
             for step in range(group_size // _STEP):
-                vectors = [_codes(code, here, 2 * step + h) for h in halves]
+                vectors = [_raised_codes(code, here, 2 * step + h) for h in halves]
                 for pair in range(4):
                     inputs = [
                         code.broadcast_pair(code.at(x_here[m], 16 * step + 4 * pair)) for m in rows
                     ]
                     for h in halves:
-                        weights = _look_up(code, vectors[h][pair])
                         for m in rows:
                             key = (m, h, pair % n_chains)
-                            chains[key] = code.add_products(chains[key], weights, inputs[m])
+                            chains[key] = code.add_products(
+                                chains[key], vectors[h][pair], inputs[m]
+                            )
             scales, zeros = _scales(code, here, group_size, has_zeros)
             for m in rows:
-                place = code.times(code.plus(code.times(n_groups, m), group), 4)
+                place = code.at(sums, code.times(code.plus(code.times(n_groups, m), group), 8))
+                raised, sum_of_x = (code.broadcast_float(code.at(place, i)) for i in (0, 4))
                 for h in halves:
                     chain = chains[m, h, 0]
                     if n_chains == 2:
                         chain = code.let(f"fadd {_V16F} {chain}, {chains[m, h, 1]}")
+                    chain = code.let(f"fsub {_V16F} {chain}, {raised}")
                     total = code.fma(chain, scales[h], code.load(_V16F, totals[m, h]))
                     if has_zeros:
-                        sum_of_x = code.broadcast_float(code.at(sums, place))
                         total = code.fma(zeros[h], sum_of_x, total)
                     code.do(f"store {_V16F} {total}, ptr {totals[m, h]}")
         for m in rows:
@@ -281,28 +287,54 @@ def _product(n_rows: int, group_size: int, has_zeros: bool) -> str:
     return code.text()
 
 
-def _codes(code: _Code, group: str, line: int) -> list[str]:
-    """Load 64 bytes of codes; return four vectors with a pair each in the low bits of the lanes.
+def _raised_codes(code: _Code, group: str, line: int) -> list[str]:
+    """Load 64 bytes of codes; return four vectors of bf16 pairs, each `_RAISED` above code - 8.
 
-    Loading again one byte further on is a shift by eight bits that costs nothing.
+    Four bits at the low end of a mantissa of seven make 128 + code under the exponent of 128; at
+    its high end they make 16 + code under that of 16.
     """
     found = []
     for offset in (0, 1):
-        here = code.load(_V32H, code.at(group, 64 * line + offset), 64 if not offset else 1)
-        found += [here, code.let(f"lshr {_V32H} {here}, splat (i16 4)")]
+        # loading again one byte further on is a shift by eight bits that costs nothing
+        here = code.load(_V32H, code.at(group, 64 * line + offset), 1 if offset else 64)
+        shifted = code.let(f"lshr {_V32H} {here}, splat (i16 1)")
+        for halves, mask, exponent in ((here, 0b1111, 0x4300), (shifted, 0b1111000, 0x4180)):
+            bits = code.let(f"and {_V32H} {halves}, splat (i16 {mask})")
+            bits = code.let(f"or {_V32H} {bits}, splat (i16 {exponent})")
+            found.append(code.let(f"bitcast {_V32H} {bits} to {_V32B}"))
     return found
 
 
-def _look_up(code: _Code, index: str) -> str:
-    """Return code - 8 as bf16 for the low four bits of each lane.
+# How far the pairs of a step stand above code - 8.
+_RAISED = (128 + 8, 16 + 8, 128 + 8, 16 + 8)
 
-    The table has its 16 entries twice, since the instruction looks at five bits.
-    """
-    halves = [struct.unpack("<I", struct.pack("<f", value - 8))[0] >> 16 for value in range(16)]
-    table = ", ".join(f"i16 {half}" for half in halves * 2)
-    name = "x86.avx512.permvar.hi.512"
-    found = code.call(_V32H, name, f"{_V32H} <{table}>", f"{_V32H} {index}")
-    return code.let(f"bitcast {_V32H} {found} to {_V32B}")
+
+def _sum_groups(code: _Code, x: str, sums: str, n_groups: str, group_size: int) -> None:
+    """Write two fp32 per group: what `_raised_codes` adds to its products, and the sum of x."""
+    factors = [_bf16(raised) for raised in _RAISED for _ in range(2)] * 4
+    constants = [
+        "<" + ", ".join(f"bfloat 0xR{factor:04X}" for factor in row) + ">"
+        for row in (factors, [_bf16(1)] * 32)
+    ]
+    with code.loop(n_groups) as group:
+        here = code.at(x, code.times(group, 2 * group_size))
+        totals = ["zeroinitializer"] * 2
+        for unit in range(group_size // UNIT):
+            values = code.load(_V32B, code.at(here, 2 * UNIT * unit), 2)
+            totals = [
+                code.add_products(total, values, constant)
+                for total, constant in zip(totals, constants, strict=True)
+            ]
+        for i, total in enumerate(totals):
+            one = code.let(
+                f"call reassoc float @llvm.vector.reduce.fadd.v16f32(float -0.0, {_V16F} {total})"
+            )
+            place = code.at(sums, code.plus(code.times(group, 8), 4 * i))
+            code.do(f"store float {one}, ptr {place}, align 4")
+
+
+def _bf16(value: float) -> int:
+    return struct.unpack("<I", struct.pack("<f", value))[0] >> 16
 
 
 def _expand(group_size: int, has_zeros: bool) -> str:

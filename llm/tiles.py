@@ -141,14 +141,15 @@ def _multiply(x: torch.Tensor, weight: TiledInt4, kernels: Kernels) -> torch.Ten
     x = x.contiguous()
     if len(x) > _FEW_ROWS:
         return (_by_amx if kernels.has_amx else _by_expanding)(x, weight, kernels)
-    parts = [_few_rows(part, weight, kernels) for part in x.split(max(PRODUCT_ROWS))]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    most = max(PRODUCT_ROWS)
+    if len(x) <= most:
+        return _few_rows(x, weight, kernels)
+    return torch.cat([_few_rows(part, weight, kernels) for part in x.split(most)])
 
 
 def _few_rows(x: torch.Tensor, weight: TiledInt4, kernels: Kernels) -> torch.Tensor:
     n_tiles, n_groups, _ = weight.octets.shape
     out = x.new_empty(len(x), weight.n_rows)
-    sums = x.float().view(len(x), n_groups, -1).sum(-1) if weight.has_zeros else None
     run(
         kernels,
         f"product_{len(x)}",
@@ -157,7 +158,6 @@ def _few_rows(x: torch.Tensor, weight: TiledInt4, kernels: Kernels) -> torch.Ten
         n_groups=n_groups,
         x=x.data_ptr(),
         x_stride=2 * x.shape[1],
-        sums=sums.data_ptr() if sums is not None else 0,
         out=out.data_ptr(),
         out_stride=2 * weight.n_rows,
     )

@@ -238,3 +238,9 @@ def test_pieces_join_to_the_tidied_reply(generation: str, reply: str, size: int)
     rest, calls = pieces.finish()
     assert "".join(shown) + rest == clean_reply(generation, reply)
     assert not calls
+
+
+def test_a_caller_that_has_left_is_not_read_the_prompt_for(model: ChatGLM) -> None:
+    chunks = list(model.stream(HELLO, is_cancelled=lambda: True))
+    assert "".join(chunk.text for chunk in chunks) == ""
+    assert chunks[-1].response_metadata["finish_reason"] == "cancelled"

@@ -19,7 +19,8 @@ from llm.engine import decode, prefill
 from llm.errors import CheckpointError, LlmError, NotEnoughMemoryError, UnsupportedModelError
 from llm.kv_cache import KVCache
 from llm.model import Model
-from llm.packed import verify_layout
+from llm.native import obstacle
+from llm.packed import int4_layout, verify_layout
 from llm.parameters import assemble
 from llm.store import PACKED, WEIGHTS, check_memory, load_model, read_description
 from llm.tensor_file import TensorFile
@@ -138,10 +139,11 @@ def test_the_packed_file_is_mapped_and_renewed(
     assert (target / PACKED).stat().st_mtime_ns == written
     assert not caplog.records
 
-    # as if the file came from a machine without AVX512
+    # as if the file came from another machine
     octets = (target / PACKED).read_bytes()
-    mark = torch.backends.cpu.get_cpu_capability().encode()
-    (target / PACKED).write_bytes(octets.replace(mark, b"X" * len(mark), 1))
+    mark = b'\\"layout\\": \\"' + (int4_layout() or "").encode()
+    assert mark in octets
+    (target / PACKED).write_bytes(octets.replace(mark, mark[:-5] + b"other", 1))
     assert torch.equal(logits(load_model(target)), expected)
     assert "another machine" in caplog.text
 
@@ -149,6 +151,27 @@ def test_the_packed_file_is_mapped_and_renewed(
     assert torch.equal(logits(load_model(target)), expected)
     (target / PACKED).unlink()
     assert torch.equal(logits(load_model(target)), expected)
+
+
+@pytest.mark.skipif(obstacle() is not None, reason=f"{obstacle()}")
+def test_a_file_packed_for_torch_is_packed_for_our_kernels_once_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_checkpoint(tmp_path / "source")
+    target = tmp_path / "model"
+    found = {}
+    for layout in ("torch", "tiles", "torch"):
+        monkeypatch.setattr("llm.store.int4_layout", lambda layout=layout: layout)
+        if not target.exists():
+            monkeypatch.setattr("llm.convert.int4_layout", lambda: "torch")
+            convert(tmp_path / "source", target)
+        caplog.clear()
+        for _ in range(2):
+            model = load_model(target)
+        assert len(caplog.records) == (0 if not found else 1)
+        assert TensorFile(target / PACKED).metadata["layout"] == layout
+        found[layout] = logits(model)
+    assert relative(found["tiles"], found["torch"]) < 0.01
 
 
 def test_avx2_has_another_layout_and_the_same_logits(tmp_path: Path) -> None:

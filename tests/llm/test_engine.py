@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from llm.config import Generation
 from llm.engine import Engine, Finished, NewToken, Request, prefill
 from llm.errors import GenerationError, NotEnoughMemoryError, PromptTooLongError
 from llm.kv_cache import KVCache, kv_bytes
-from llm.model import Model
+from llm.linear import Linear
+from llm.model import Cancelled, Model, MultiQueryModel
 from llm.sampler import SamplingParams
 from tests.llm import reference_v1
 from tests.llm.models import build, random_parameters, small_config
@@ -142,7 +144,7 @@ def test_a_loop_is_ended(engine: Engine) -> None:
         def __init__(self, model: Model) -> None:
             self.config, self.dtype, self.device = model.config, model.dtype, model.device
 
-        def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        def forward(self, ids: torch.Tensor, cache: KVCache, **_: Any) -> torch.Tensor:
             cache.advance(len(ids))
             return torch.zeros(len(ids), 1)
 
@@ -168,7 +170,7 @@ def test_weights_with_nan_end_the_request_and_not_the_engine() -> None:
 def test_an_error_inside_reaches_the_caller(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> torch.Tensor:
+    def broken(*_: object, **__: object) -> torch.Tensor:
         raise RuntimeError("no such kernel")
 
     with monkeypatch.context() as patched:
@@ -196,9 +198,9 @@ def test_a_request_cancelled_while_waiting_costs_nothing(
     seen: list[int] = []
     forward = engine.model.forward
 
-    def counting(ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def counting(ids: torch.Tensor, cache: KVCache, **options: Any) -> torch.Tensor:
         seen.append(len(ids))
-        return forward(ids, cache)
+        return forward(ids, cache, **options)
 
     monkeypatch.setattr(engine.model, "forward", counting)
     first = engine.submit(PROMPT, SamplingParams(max_new_tokens=100, temperature=5.0, seed=1))
@@ -207,6 +209,55 @@ def test_a_request_cancelled_while_waiting_costs_nothing(
     assert finished(second).reason == "cancelled"
     tokens_of(first)
     assert 33 not in seen
+
+
+@pytest.mark.parametrize("generation", ["chatglm", "chatglm3"])
+def test_a_prompt_is_cancelled_between_layers_from_outside(generation: Generation) -> None:
+    asked: list[None] = []
+
+    def left() -> bool:
+        asked.append(None)
+        return len(asked) > 3  # queued, before layers 0 and 1; then the next
+
+    with Engine(build(small_config(generation, n_layers=6, context_window=256))) as engine:
+        end = list(engine.submit(PROMPT, GREEDY, is_cancelled=left))
+        assert len(end) == 1
+        assert isinstance(end[0], Finished)
+        assert (end[0].reason, end[0].completion_tokens) == ("cancelled", 0)
+        assert len(asked) == 4
+        # the cache was left half filled; the next request does not notice
+        assert len(tokens_of(engine.submit(PROMPT, GREEDY))) == 12
+
+
+def test_cancel_from_another_thread_does_not_wait_for_the_first_token() -> None:
+    reached, goes_on = threading.Event(), threading.Event()
+    model = build(small_config(n_layers=6, context_window=256))
+    assert isinstance(model, MultiQueryModel)
+    seen: list[int] = []
+
+    def watched(layer: int, linear: Linear) -> Linear:
+        class Watched:
+            form, size_bytes = linear.form, linear.size_bytes
+
+            def __call__(self, x: torch.Tensor) -> torch.Tensor:
+                seen.append(layer)
+                if layer == 2:
+                    reached.set()
+                    assert goes_on.wait(30)
+                return linear(x)
+
+        return Watched()
+
+    model.blocks = tuple(
+        replace(block, ffn_out=watched(i, block.ffn_out)) for i, block in enumerate(model.blocks)
+    )
+    with Engine(model) as engine:
+        request = engine.submit(PROMPT, GREEDY)
+        assert reached.wait(30)
+        request.cancel()
+        goes_on.set()
+        assert finished(request).reason == "cancelled"
+    assert seen == [0, 1, 2]
 
 
 def test_a_prompt_is_cancelled_between_its_passes(engine: Engine) -> None:
@@ -221,13 +272,15 @@ def test_a_prompt_is_cancelled_between_its_passes(engine: Engine) -> None:
             self.logits = model.logits
             self._forward = model.forward
 
-        def forward(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        def forward(self, ids: torch.Tensor, cache: KVCache, **options: Any) -> torch.Tensor:
+            hidden = self._forward(ids, cache, **options)
             passes.append(len(ids))
-            return self._forward(ids, cache)
+            return hidden
 
     cache = KVCache(engine.model.config, 100, dtype=torch.float32)
     model: Any = Counting(engine.model)
-    prefill(model, [5] * 90, cache, chunk_tokens=20, is_cancelled=cancelled)
+    with pytest.raises(Cancelled):
+        prefill(model, [5] * 90, cache, chunk_tokens=20, is_cancelled=cancelled)
     assert passes == [20, 20]
 
 

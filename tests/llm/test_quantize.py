@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from llm.errors import CheckpointError
 from llm.linear import make_linear
+from llm.native import obstacle
 from llm.packed import can_pack, expanded, pack
+from llm.parameters import Stored
 from llm.quantize import (
     Int4Weight,
     Int8Weight,
@@ -18,7 +20,10 @@ from llm.quantize import (
     quantize_int8,
     unpack_nibbles,
 )
+from llm.tiles import tile
 from tests.llm.checkpoints import official_codes, official_dequantized
+
+needs_kernels = pytest.mark.skipif(obstacle() is not None, reason=f"{obstacle()}")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -130,22 +135,29 @@ def test_what_the_kernel_does_not_take_is_not_packed() -> None:
 
 
 @pytest.mark.parametrize("n_tokens", [1, 3, 16, 17, 40])
-@pytest.mark.parametrize("form", ["float", "int8", "int4", "int4-packed"])
+@pytest.mark.parametrize(
+    "form",
+    ["float", "int8", "int4", "int4-packed", pytest.param("int4-tiles", marks=needs_kernels)],
+)
 def test_every_form_is_its_dequantized_matrix(form: str, n_tokens: int) -> None:
     weight, bias = random(1104, 256) / 16, random(1104, seed=1)
     stored: dict[str, torch.Tensor | Int8Weight | Int4Weight] = {
         "float": weight, "int8": quantize_int8(weight), "int4": quantize_int4(weight),
-        "int4-packed": quantize_int4(weight),
+        "int4-packed": quantize_int4(weight), "int4-tiles": quantize_int4(weight[:1088]),
     }  # fmt: skip
     x = random(n_tokens, 256, seed=2)
     exact = stored[form]
-    expected = x @ dequantize(exact).T + bias
+    matrix = dequantize(exact)
+    bias = bias[: len(matrix)]
+    expected = x @ matrix.T + bias
     dtype = torch.float32 if form in ("float", "int4") else torch.bfloat16
-    value = pack(exact) if form == "int4-packed" and isinstance(exact, Int4Weight) else exact
+    value: Stored = exact
+    if isinstance(exact, Int4Weight) and form != "int4":
+        value = pack(exact) if form == "int4-packed" else tile(exact)
     linear = make_linear(value, bias, dtype)
     assert linear.form == form
     found = linear(x.to(dtype))
     assert found.dtype == dtype
-    assert found.shape == (n_tokens, 1104)
+    assert found.shape == (n_tokens, len(matrix))
     bound = 1e-5 if dtype == torch.float32 else 6e-3
     assert (found.float() - expected).norm() / expected.norm() < bound
