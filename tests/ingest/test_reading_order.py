@@ -9,11 +9,12 @@ def line(text: str, left: float, top: float, width: float, height: float = 20) -
     return Line(text, 0.9, (left, top, left + width, top + height))
 
 
-def column(name: str, left: float, *, n: int = 12, top: float = 100, width: float = 380) -> list[Line]:
+def column(
+    name: str, left: float, *, n: int = 12, top: float = 100, width: float = 380
+) -> list[Line]:
     """A column of prose whose last line is short."""
     return [
-        line(f"{name}{i}", left, top + 30 * i, width if i < n - 1 else width / 3)
-        for i in range(n)
+        line(f"{name}{i}", left, top + 30 * i, width if i < n - 1 else width / 3) for i in range(n)
     ]
 
 
