@@ -2,8 +2,8 @@
 
 The child (`ingest/parser_child.py`) is started when first needed and kept, since its imports
 take seconds; the time limit of a file begins when its loader is imported, and anew with each
-page that OCR reads. It is replaced after it was killed, died, or has grown. Nothing but JSON
-comes back from it.
+part of a page that OCR reads. It is replaced after it was killed, died, or has grown. Nothing
+but JSON comes back from it.
 """
 
 import hashlib
@@ -207,17 +207,17 @@ class Parser:
                         return
                     buffer += piece
                     while (message := _take_message(buffer, max_bytes)) is not None:
-                        if not has_started or "page" in message:
+                        if not has_started or "part" in message:
                             has_started = True
                             deadline = time.monotonic() + self._limits.timeout_s
-                        if "page" not in message:
+                        if "part" not in message:
                             yield message
                 self._check(process, deadline)
 
     def _check(self, process: psutil.Process, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise LimitExceededError(
-                f"reading the file, or a page of it by OCR, takes longer than "
+                f"reading the file, or a part of a page by OCR, takes longer than "
                 f"{self._limits.timeout_s:g} seconds; "
                 "split it or raise parse_timeout_s"
             )

@@ -37,6 +37,7 @@ _CUT_WITHIN = 0.25  # of a piece, from its end, the quietest row is where it is 
 # Lines below it are mostly patterns that are no text; a pattern is most often seen as one sign.
 _MIN_CONFIDENCE = 0.5
 _SHORT, _MIN_CONFIDENCE_SHORT = 3, 0.8
+_LINES_PER_PART = 48  # read at a time; a newspaper's page has hundreds
 _TALL = 1.5  # height per width from which a line's box is one of turned text
 _N_VOTERS = 9  # lines, the longest, that tell how the page lies
 # Between two columns there is at least this much room, in line heights, with at most this much
@@ -68,7 +69,7 @@ def read_picture(picture: Image.Image) -> PageText:
     lines: list[Line] = []
     kept: list[Line] = []
     for top, piece in _pieces(picture):
-        progress.before_page()
+        progress.next_part()
         found = [_moved(line, top) for line in _read_piece(piece)]
         lines += found
         kept += in_reading_order([line for line in found if _is_clear(line)])
@@ -268,8 +269,15 @@ def _recognise(
 def _recognise_crops(
     engine: Any, crops: Sequence[_Pixels]
 ) -> tuple[Sequence[str], Sequence[float]]:
-    recognised = engine.recognize_txt(list(crops))
-    return recognised.txts, recognised.scores
+    texts: list[str] = []
+    confidences: list[float] = []
+    for first in range(0, len(crops), _LINES_PER_PART):
+        if first:
+            progress.next_part()
+        recognised = engine.recognize_txt(list(crops[first : first + _LINES_PER_PART]))
+        texts += recognised.txts
+        confidences += recognised.scores
+    return texts, confidences
 
 
 def _levelled(boxes: _Boxes) -> list[tuple[float, float, float, float]]:

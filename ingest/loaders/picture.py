@@ -90,11 +90,11 @@ def _pages(image: Image.Image, n_pages: int) -> Iterator[Image.Image]:
             where = f"page {i + 1} of the picture" if n_pages > 1 else "the picture"
             raise CorruptFileError(f"{where} is damaged or cut off") from exc
         if page is not None:
-            yield page
+            yield _square(image, _on_paper(page))
 
 
 def _page(image: Image.Image, index: int) -> Image.Image | None:
-    """Return one page; None for the small copy that some programs put beside it."""
+    """Return one page, upright; None for the small copy that some programs put beside it."""
     if index:
         image.seek(index)
     if _is_thumbnail(image):
@@ -102,7 +102,8 @@ def _page(image: Image.Image, index: int) -> Image.Image | None:
     if image.width * image.height > _MAX_PIXELS:
         raise _too_large()
     image.draft("RGB", (_DRAFT_SIDE, _DRAFT_SIDE))  # of JPEG only
-    return _square(image, _on_paper(ImageOps.exif_transpose(image)))
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def _is_thumbnail(image: Image.Image) -> bool:
@@ -128,7 +129,7 @@ def _on_paper(image: Image.Image) -> Image.Image:
 
 
 def _square(source: Image.Image, picture: Image.Image) -> Image.Image:
-    across, down = source.info.get("dpi", (1, 1))
+    across, down = map(float, source.info.get("dpi", (1, 1)))  # fractions of Pillow's own
     if not (across > 0 and down > 0) or 1 / _SQUARE < across / down < _SQUARE:
         return picture
     if across > down:

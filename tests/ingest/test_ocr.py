@@ -44,12 +44,12 @@ def scanned(picture: Image.Image, *, skew: float = 0.0, noise: float = 15.0) -> 
 
 @pytest.fixture
 def begun() -> Iterator[list[str]]:
-    """Collects a mark for each page that is begun."""
+    """Collects a mark for each part that is begun."""
     marks: list[str] = []
-    before = progress.before_page
-    progress.before_page = lambda: marks.append("page")
+    before = progress.next_part
+    progress.next_part = lambda: marks.append("part")
     yield marks
-    progress.before_page = before
+    progress.next_part = before
 
 
 @pytest.mark.parametrize("lines", [CHINESE, ENGLISH])
@@ -160,6 +160,16 @@ def test_pages_of_a_tiff_are_pages_up_to_the_limit() -> None:
         "page 4 not read: max_ocr_pages is 3",
         "OCR found no text on page 2",
     )
+
+
+@pytest.mark.slow
+def test_a_picture_that_names_its_resolution_is_read() -> None:
+    """Pillow gives the resolution of some JPEGs as fractions that do not divide."""
+    exif = Image.Exif()
+    exif[0x011A], exif[0x011B], exif[0x0128] = 72.5, 72.5, 2
+    data = encoded(drawn(ENGLISH), "JPEG", exif=exif)
+
+    assert error_rate(ENGLISH, load(data, "a.jpg").text) <= 0.03
 
 
 @pytest.mark.slow
@@ -304,4 +314,4 @@ def test_each_page_renews_the_time_limit(begun: list[str]) -> None:
 
     load(out.getvalue(), "a.tiff")
 
-    assert begun == ["page"] * 3
+    assert begun == ["part"] * 3
