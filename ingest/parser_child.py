@@ -2,9 +2,9 @@
 
 It answers one request at a time over its standard input and output. A message is its length (4
 bytes, big-endian) and that many bytes of JSON. To a request it sends ``{"started": true}`` as
-soon as the loader is imported, so that the time limit counts the file only, ``{"page": true}``
-before each page that OCR reads, so that the limit counts anew, then ``{"document": ...}`` or
-``{"error": ...}``.
+soon as the loader is imported, so that the time limit counts the file only, ``{"part": true}``
+before each part of a page that OCR reads, so that the limit counts anew, then
+``{"document": ...}`` or ``{"error": ...}``.
 
 It ends when its standard input closes, also in the middle of a file. What libraries print goes
 to standard error, never between the messages. Python code in it cannot open connections nor
@@ -55,7 +55,7 @@ def main() -> None:
     sys.addaudithook(_forbid_outside)
     threading.Thread(target=_exit_with_parent, args=(requests.fileno(),), daemon=True).start()
     while (request := read_message(requests)) is not None:
-        progress.before_page = partial(_renew_time, answers, ParseLimits(**request["limits"]))
+        progress.next_part = partial(_renew_time, answers, ParseLimits(**request["limits"]))
         for answer in _answers(request):
             write_message(answers, answer)
 
@@ -139,7 +139,7 @@ def _import(name: str) -> None:
 def _renew_time(answers: IO[bytes], limits: ParseLimits) -> None:
     """Let the time limit begin anew, here and in the parent."""
     _limit_processor_time(limits)
-    write_message(answers, {"page": True})
+    write_message(answers, {"part": True})
 
 
 def _limit_resources(limits: ParseLimits) -> None:

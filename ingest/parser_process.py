@@ -2,7 +2,7 @@
 
 The program is `ingest/parser_child.py`. It is started when first needed and kept, since its
 imports take seconds; the time limit of a file begins when its loader is imported, and anew with
-each page that OCR reads. It is replaced after it was killed, died, or has grown. Nothing but JSON
+each part of a page that OCR reads. It is replaced after it was killed, died, or has grown. Nothing but JSON
 comes back from it.
 """
 
@@ -132,10 +132,10 @@ class ParserProcess:
                         return
                     buffer += piece
                     while (message := _take_message(buffer, max_bytes)) is not None:
-                        if not has_started or "page" in message:
+                        if not has_started or "part" in message:
                             has_started = True
                             deadline = time.monotonic() + self._limits.timeout_s
-                        if "page" not in message:
+                        if "part" not in message:
                             yield message
                 if should_stop():
                     raise CancelledError("stopped while a file was parsed")
@@ -144,7 +144,7 @@ class ParserProcess:
     def _check(self, process: psutil.Process, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise LimitExceededError(
-                "reading the file, or a page of it by OCR, takes longer than "
+                "reading the file, or a part of a page by OCR, takes longer than "
                 f"{self._limits.timeout_s:g} seconds; split it or raise parse_timeout_s"
             )
         if _resident_bytes(process) > self._limits.memory_mb * MEGABYTE:

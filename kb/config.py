@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     parse_timeout_s: float = Field(
         120,
         gt=0,
-        description="Seconds for one file, or one page of OCR, before its parser is killed.",
+        description="Seconds for one file, or part of a page by OCR, before its parser is killed.",
     )
     parse_memory_mb: int = Field(
         2048, ge=256, description="Memory in MB of one parser before it is killed."

@@ -23,12 +23,11 @@ MAX_TITLE_CHARS = 200
 class ParseLimits:
     """How much one file may cost before it is refused.
 
-    `timeout_s` counts from the moment the loader is imported, and anew from each page that OCR
-    reads; `memory_mb` is the resident size
-    of the child; `max_cells` counts table cells, CSV fields included; `max_text_chars` bounds
-    the text that comes out; `max_nesting` is how many mails inside mails are opened.
-    `max_ocr_pages` may be 0. With `passwords` locked files are tried; they are no limit, but go
-    the same way.
+    `timeout_s` counts from the moment the loader is imported, and anew from each part of a page
+    that OCR reads; `memory_mb` is the resident size of the child; `max_cells` counts table cells,
+    CSV fields included; `max_text_chars` bounds the text that comes out; `max_nesting` is how many
+    mails inside mails are opened; `max_ocr_pages` may be 0. The `passwords`, tried on locked PDFs,
+    are no limit but go the same way.
     """
 
     timeout_s: float

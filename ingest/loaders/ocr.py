@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ingest.loaders import progress
-from ingest.loaders.reading_order import Line, in_reading_order
+from ingest.loaders.reading_order import Line, crosses, gutters, in_reading_order
 from kb.errors import LoadError
 
 _Pixels = NDArray[np.uint8]  # (height, width, 3), blue first, as OpenCV has it
@@ -34,9 +34,15 @@ _MIN_SIDE = 12  # no character fits into less
 # A longer picture (of a chat, a receipt) is read in pieces of about this height per width.
 _LONG, _PIECE = 2.2, 1.5
 _CUT_WITHIN = 0.25  # of a piece, from its end, the quietest row is where it is cut
-_MIN_CONFIDENCE = 0.5  # lines below it are mostly patterns that are no text
+# Lines below it are mostly patterns that are no text; a pattern is most often seen as one sign.
+_MIN_CONFIDENCE = 0.5
+_SHORT, _MIN_CONFIDENCE_SHORT = 3, 0.8
+_LINES_PER_PART = 48  # read at a time; a newspaper's page has hundreds
 _TALL = 1.5  # height per width from which a line's box is one of turned text
 _N_VOTERS = 9  # lines, the longest, that tell how the page lies
+# Between two columns there is at least this much room, in line heights, with at most this much
+# of the ink of letters.
+_BLANK, _BLANK_INK = 0.25, 0.3
 _MIN_WIDTH_FOR_SKEW = 4.0  # heights; the slope of shorter lines says little
 
 
@@ -61,13 +67,20 @@ def read_picture(picture: Image.Image) -> PageText:
     if min(picture.size) < _MIN_SIDE:
         return PageText((), 0.0)
     lines: list[Line] = []
+    kept: list[Line] = []
     for top, piece in _pieces(picture):
-        progress.before_page()
-        lines += [_moved(line, top) for line in _read_piece(piece)]
+        progress.next_part()
+        found = [_moved(line, top) for line in _read_piece(piece)]
+        lines += found
+        kept += in_reading_order([line for line in found if _is_clear(line)])
     n_chars = sum(len(line.text) for line in lines)
     confidence = sum(line.confidence * len(line.text) for line in lines) / max(n_chars, 1)
-    kept = tuple(line for line in lines if line.confidence >= _MIN_CONFIDENCE)
-    return PageText(kept, confidence)
+    return PageText(tuple(kept), confidence)
+
+
+def _is_clear(line: Line) -> bool:
+    least = _MIN_CONFIDENCE if len(line.text) >= _SHORT else _MIN_CONFIDENCE_SHORT
+    return line.confidence >= least
 
 
 def _moved(line: Line, down: float) -> Line:
@@ -105,18 +118,17 @@ def _read_piece(picture: Image.Image) -> list[Line]:
         if not len(boxes):
             return []
         pixels, boxes = _upright(engine, pixels, boxes)
+        boxes = _split_at_gutters(engine, pixels, boxes)
         texts, confidences = _recognise(engine, pixels, boxes)
     except Exception as exc:
         # Each library under rapidocr has an error of its own for want of memory.
         if "alloc" in str(exc) or "Insufficient memory" in str(exc):
             raise MemoryError from exc
         raise
-    rectangles = _rectangles(boxes) / scale
-    lines = [
-        Line(" ".join(text.split()), float(confidence), tuple(map(float, rectangle)))
-        for text, confidence, rectangle in zip(texts, confidences, rectangles, strict=True)
+    return [
+        Line(" ".join(text.split()), float(confidence), box)
+        for text, confidence, box in zip(texts, confidences, _levelled(boxes / scale), strict=True)
     ]
-    return in_reading_order(lines)
 
 
 @cache
@@ -190,7 +202,7 @@ def _upright(engine: Any, pixels: _Pixels, boxes: _Boxes) -> tuple[_Pixels, _Box
 def _stand_on_their_heads(engine: Any, crops: Sequence[_Pixels]) -> bool:
     _, classified = engine.cls_and_rotate(list(crops))
     votes = [label == "180" for label, _ in classified.cls_res]
-    return sum(votes) * 2 >= len(votes)
+    return 2 * votes.count(True) >= len(votes)
 
 
 def _turned(pixels: _Pixels, boxes: _Boxes, quarters: int) -> tuple[_Pixels, _Boxes]:
@@ -200,6 +212,45 @@ def _turned(pixels: _Pixels, boxes: _Boxes, quarters: int) -> tuple[_Pixels, _Bo
         # What was at the right is at the top; the top right corner becomes the top left.
         boxes = np.roll(np.stack([boxes[..., 1], width - boxes[..., 0]], axis=-1), -1, axis=1)
     return np.ascontiguousarray(pixels), np.ascontiguousarray(boxes, dtype=np.float32)
+
+
+def _split_at_gutters(engine: Any, pixels: _Pixels, boxes: _Boxes) -> _Boxes:
+    """Part boxes in which lines of two columns grew together, as narrow gutters make them do."""
+    for x in gutters(_unread(boxes)):
+        parts: list[NDArray[np.float32]] = []
+        for box, line in zip(boxes, _unread(boxes), strict=True):
+            cut = _blank_near(engine, pixels, box, line, x) if crosses(line, x) else None
+            parts += [box] if cut is None else _halves(box, cut)
+        boxes = np.stack(parts)
+    return boxes
+
+
+def _unread(boxes: _Boxes) -> list[Line]:
+    return [Line("unread", 1.0, box) for box in _levelled(boxes)]
+
+
+def _blank_near(
+    engine: Any, pixels: _Pixels, box: NDArray[np.float32], line: Line, x: float
+) -> float | None:
+    """Return where, as a share of its width, a line's box is blank about `x`; None if nowhere."""
+    (crop,) = engine.crop_text_regions(pixels, box[None])
+    ink = np.convolve(crop.mean(axis=2).std(axis=0), np.ones(3) / 3, mode="same")
+    height, width = crop.shape[:2]
+    middle = (x - line.box[0]) / (line.box[2] - line.box[0]) * width
+    first = max(round(middle - height), 0)
+    paper, full = np.percentile(ink, [10, 90])  # paper has noise
+    is_blank = ink[first : round(middle + height)] <= paper + _BLANK_INK * (full - paper)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_blank, [False]]).astype(np.int8)))
+    runs = edges.reshape(-1, 2)  # (first, behind the last)
+    if not len(runs):
+        return None
+    start, end = max(runs.tolist(), key=lambda run: run[1] - run[0])
+    return float(first + (start + end) / 2) / width if end - start >= _BLANK * height else None
+
+
+def _halves(box: NDArray[np.float32], share: float) -> list[NDArray[np.float32]]:
+    top, bottom = box[0] + share * (box[1] - box[0]), box[3] + share * (box[2] - box[3])
+    return [np.stack([box[0], top, bottom, box[3]]), np.stack([top, box[1], box[2], bottom])]
 
 
 def _recognise(
@@ -218,15 +269,23 @@ def _recognise(
 def _recognise_crops(
     engine: Any, crops: Sequence[_Pixels]
 ) -> tuple[Sequence[str], Sequence[float]]:
-    recognised = engine.recognize_txt(list(crops))
-    return recognised.txts, recognised.scores
+    texts: list[str] = []
+    confidences: list[float] = []
+    for first in range(0, len(crops), _LINES_PER_PART):
+        if first:
+            progress.next_part()
+        recognised = engine.recognize_txt(list(crops[first : first + _LINES_PER_PART]))
+        texts += recognised.txts
+        confidences += recognised.scores
+    return texts, confidences
 
 
-def _rectangles(boxes: _Boxes) -> NDArray[np.float32]:
+def _levelled(boxes: _Boxes) -> list[tuple[float, float, float, float]]:
     """Return (left, top, right, bottom) of boxes after the page's skew is taken out."""
     widths, heights = _sides(boxes)
     along = (boxes[:, 1] - boxes[:, 0])[widths >= _MIN_WIDTH_FOR_SKEW * heights]
     angle = median(np.arctan2(along[:, 1], along[:, 0]).tolist()) if len(along) else 0.0
     cos, sin = math.cos(angle), math.sin(angle)
     corners = boxes @ np.array([[cos, -sin], [sin, cos]], dtype=np.float32)
-    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    least, most = corners.min(axis=1).tolist(), corners.max(axis=1).tolist()
+    return [(*low, *high) for low, high in zip(least, most, strict=True)]

@@ -163,7 +163,8 @@ def _picture_share(page: pdfium.PdfPage) -> float:
         x0, y0, x1, y1 = image.get_bounds()
         width, height = min(x1, right) - max(x0, left), min(y1, top) - max(y0, bottom)
         covered += max(width, 0.0) * max(height, 0.0)
-    return covered / max((right - left) * (top - bottom), 1.0)
+    area: float = (right - left) * (top - bottom)
+    return covered / max(area, 1.0)
 
 
 def _read_by_ocr(document: pdfium.PdfDocument, index: int) -> ocr.PageText:

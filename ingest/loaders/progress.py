@@ -1,4 +1,4 @@
-"""How a loader says that it begins another page of work that takes seconds."""
+"""How a loader says that it begins another part of work that takes seconds."""
 
 from collections.abc import Callable
 
@@ -8,4 +8,4 @@ def _tell_nobody() -> None:
 
 
 # The parser child puts here what lets the file's time limit begin anew.
-before_page: Callable[[], None] = _tell_nobody
+next_part: Callable[[], None] = _tell_nobody

@@ -11,6 +11,7 @@ them and the guard against tables added.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 _MIN_COLUMN_ROWS = 4  # fewer lines side by side are a heading or a signature
@@ -43,18 +44,40 @@ def in_reading_order(lines: Sequence[Line]) -> list[Line]:
     gutter = _gutter(lines)
     if gutter is None:
         return [_joined(row) for row in _rows(lines)]
-    crossing = [line for line in lines if line.box[0] < gutter < line.box[2]]
-    rest = [line for line in lines if line.box[2] <= gutter or line.box[0] >= gutter]
+    before, crossing, after = _sides(lines, gutter)
     ordered: list[Line] = []
+    top = -math.inf
     for bar in [*_rows(crossing), None]:
         bottom = math.inf if bar is None else median(_middle(line) for line in bar)
-        band = [line for line in rest if _middle(line) < bottom]
-        rest = [line for line in rest if _middle(line) >= bottom]
-        ordered += in_reading_order([line for line in band if line.box[2] <= gutter])
-        ordered += in_reading_order([line for line in band if line.box[0] >= gutter])
+        for side in (before, after):
+            ordered += in_reading_order([line for line in side if top <= _middle(line) < bottom])
         if bar is not None:
             ordered.append(_joined(bar))
+        top = bottom
     return ordered
+
+
+def gutters(lines: Sequence[Line]) -> list[float]:
+    """Return the x of every gutter between columns of prose; titles may cross them."""
+    gutter = _gutter(lines)
+    if gutter is None:
+        return []
+    before, _, after = _sides(lines, gutter)
+    return [*gutters(before), gutter, *gutters(after)]
+
+
+def crosses(line: Line, x: float) -> bool:
+    """Tell whether a line stands on both sides of `x`, and not only by its margin."""
+    return line.box[0] < x - line.height and x + line.height < line.box[2]
+
+
+def _sides(lines: Sequence[Line], x: float) -> tuple[list[Line], list[Line], list[Line]]:
+    """Return what stands before `x`, what crosses it and what stands after it."""
+    sides: tuple[list[Line], list[Line], list[Line]] = ([], [], [])
+    for line in lines:
+        is_after = line.box[0] + line.box[2] > 2 * x
+        sides[1 if crosses(line, x) else 2 * is_after].append(line)
+    return sides
 
 
 def _gutter(lines: Sequence[Line]) -> float | None:
@@ -64,22 +87,20 @@ def _gutter(lines: Sequence[Line]) -> float | None:
     edges = sorted({edge for line in lines for edge in (line.box[0], line.box[2])})
     height = sum(line.height for line in lines)
     candidates = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         x = (left + right) / 2
-        n_before = sum(line.box[2] <= x for line in lines)
-        n_after = sum(line.box[0] >= x for line in lines)
-        crossing = sum(line.height for line in lines if line.box[0] < x < line.box[2])
-        if min(n_before, n_after) >= _MIN_COLUMN_ROWS and crossing <= _MAX_CROSSING * height:
-            candidates.append((crossing, left - right, x))
-    # The fewest lines across first, then the widest.
-    return next((x for _, _, x in sorted(candidates) if _is_between_columns(lines, x)), None)
+        before, crossing, after = _sides(lines, x)
+        crossed = sum(line.height for line in crossing)
+        if min(len(before), len(after)) >= _MIN_COLUMN_ROWS and crossed <= _MAX_CROSSING * height:
+            touched = sum(line.height for line in lines if line.box[0] < x < line.box[2])
+            candidates.append((crossed, touched, left - right, x))
+    # The fewest lines across first, then the fewest that touch it, then the widest.
+    return next((x for *_, x in sorted(candidates) if _is_between_columns(lines, x)), None)
 
 
 def _is_between_columns(lines: Sequence[Line], x: float) -> bool:
-    sides = [
-        [line for line in lines if line.box[2] <= x],
-        [line for line in lines if line.box[0] >= x],
-    ]
+    before, _, after = _sides(lines, x)
+    sides = (before, after)
     if not all(_is_prose(side) for side in sides):
         return False
     tops = [min(line.box[1] for line in side) for side in sides]
@@ -90,13 +111,14 @@ def _is_between_columns(lines: Sequence[Line], x: float) -> bool:
 
 
 def _is_prose(lines: Sequence[Line]) -> bool:
-    rows = [_joined(row) for row in _rows(lines)]
+    rows = _rows(lines)
     if len(rows) < _MIN_COLUMN_ROWS:
         return False
-    width = max(row.box[2] for row in rows) - min(row.box[0] for row in rows)
+    width = max(line.box[2] for line in lines) - min(line.box[0] for line in lines)
     if width < _MIN_COLUMN_WIDTH * median(line.height for line in lines):
         return False
-    return median(row.box[2] - row.box[0] for row in rows) >= _MIN_FILL * width
+    # Without the room between the cells of a table.
+    return median(sum(one.box[2] - one.box[0] for one in row) for row in rows) >= _MIN_FILL * width
 
 
 def _rows(lines: Sequence[Line]) -> list[list[Line]]:

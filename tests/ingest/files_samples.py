@@ -28,7 +28,11 @@ PICTURE = ("a page that holds a picture",)
 
 
 def pdf(
-    pages: Sequence[Sequence[str]], *, password: str = "", outline: Sequence[tuple[str, int]] = ()
+    pages: Sequence[Sequence[str]],
+    *,
+    password: str = "",
+    owner_password: str = "",
+    outline: Sequence[tuple[str, int]] = (),
 ) -> bytes:
     """Return a PDF of lines; `outline` gives ``(title, page index)`` bookmarks.
 
@@ -36,7 +40,10 @@ def pdf(
     """
     pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
     out = io.BytesIO()
-    canvas = Canvas(out, encrypt=StandardEncryption(password, canPrint=1) if password else None)
+    lock = None
+    if password or owner_password:
+        lock = StandardEncryption(password, owner_password or None, canPrint=1)
+    canvas = Canvas(out, encrypt=lock)
     for number, lines in enumerate(pages):
         for title, page in outline:
             if page == number:

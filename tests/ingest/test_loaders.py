@@ -20,7 +20,7 @@ from kb.errors import (
     UnsupportedFormatError,
 )
 from kb.records import LoadedDocument
-from tests.ingest.files_samples import LIMITS, PICTURE, docx, pdf, zip_of
+from tests.ingest.files_samples import LIMITS, docx, pdf, zip_of
 
 SHARED = Path("../shared/data")
 
@@ -319,17 +319,18 @@ def test_a_locked_pdf_is_named_so() -> None:
         load(pdf([["秘密"]], password="dakai"), "a.pdf")
 
 
-def test_a_scanned_pdf_says_that_it_holds_only_images() -> None:
-    with pytest.raises(UnsupportedFormatError, match="only images"):
-        load(pdf([PICTURE]), "a.pdf")
+def test_a_locked_pdf_is_read_with_a_password_that_fits() -> None:
+    data = pdf([["秘密"]], password="dakai 2023")
+    known = replace(LIMITS, passwords=("falsch", "dakai 2023"))
+
+    assert load_bytes(data, "a.pdf", known).text == "秘密"
+    with pytest.raises(EncryptedFileError, match="none of the setting passwords fits"):
+        load_bytes(data, "a.pdf", replace(LIMITS, passwords=("falsch",)))
+    assert "falsch" not in repr(known)
 
 
-def test_a_page_of_pictures_in_a_pdf_with_text_is_noted_and_stays_a_page() -> None:
-    loaded = load(pdf([["第一页的文字。"], PICTURE, ["第三页的文字。"], []]), "a.pdf")
-
-    assert loaded.notes == ("page 2 holds only pictures, which are not read: there is no OCR yet",)
-    assert len(loaded.pages) == 4
-    assert load(pdf([["文字"], []]), "a.pdf").notes == ()
+def test_a_pdf_that_only_its_owner_may_change_is_read() -> None:
+    assert load(pdf([["可以读。"]], owner_password="nur ich"), "a.pdf").text == "可以读。"
 
 
 def test_a_blank_pdf_is_empty() -> None:
@@ -444,18 +445,13 @@ def test_bad_word_documents_say_why(
 
 @pytest.mark.slow
 def test_the_shared_documents_are_read_as_their_manifest_expects(parser: Parser) -> None:
-    """All files, but for the scans, which need OCR."""
     folder = SHARED / "docs"
     if not folder.is_dir():
         pytest.skip("the shared data are not here")
-    entries = [
-        entry
-        for entry in read_manifest(folder)
-        if not entry.get("ocr") and is_supported(entry["path"])
-    ]
+    entries = [entry for entry in read_manifest(folder) if is_supported(entry["path"])]
 
     outcomes = [judge(parser, folder, entry) for entry in entries]
 
     wrong = [outcome for outcome in outcomes if not outcome.is_expected]
     assert [(one.entry["path"], one.kind, one.missing, one.unwanted) for one in wrong] == []
-    assert len(outcomes) > 150
+    assert len(outcomes) > 180

@@ -268,7 +268,7 @@ def test_what_of_a_file_was_not_read_is_in_the_report(
     assert report.to_dict()["notes"] == [
         {
             "path": "扫描.pdf",
-            "note": "page 2 holds only pictures, which are not read: there is no OCR yet",
+            "note": "page 2 holds only pictures in which OCR found no text",
         }
     ]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.loaders.base import ParseLimits
 from kb.config import load_settings
 from kb.errors import ConfigError
 
@@ -67,3 +68,17 @@ def test_keys_are_not_printed(tmp_path: Path) -> None:
     assert "sesame" not in repr(settings)
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == "sesame"
+
+
+def test_passwords_come_as_a_list_or_one_per_line_and_are_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kb.toml").write_text('passwords = ["open sesame", "dakai"]\n')
+    from_file, _ = load_settings({"home": tmp_path})
+    monkeypatch.setenv("KB_PASSWORDS", "open sesame\ndakai\n")
+    from_environment, origins = load_settings({"home": tmp_path})
+
+    for settings in (from_file, from_environment):
+        assert ParseLimits.of(settings).passwords == ("open sesame", "dakai")
+        assert "sesame" not in repr(settings) + str(settings.passwords)
+    assert origins["passwords"] == "KB_PASSWORDS"
