@@ -251,3 +251,12 @@ def test_two_bases_do_not_share_an_index(database: Database, tmp_path: Path) -> 
 
     assert _view(database, first, tmp_path / "1").open() == 1
     assert _view(database, second, tmp_path / "2").open() == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_index_that_cannot_be_written_to_its_last_byte_is_an_error() -> None:
+    index = FaissIndex(DIMENSION)
+    index.add([1], _rows(1))  # so small that it is written when the file is closed
+
+    with pytest.raises((OSError, RuntimeError)):
+        index.write(Path("/dev/full"))
