@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ class State:
 
 
 def warm_up() -> None:
-    """Load what every child needs, once: the dictionary that segments Chinese."""
+    """Load what every child needs, once: modules, and the dictionary that segments Chinese."""
+    for name in ("ingest.sync", "kb.cli.ingest", "kb.cli.docs", "kb.erase", "alembic.command"):
+        import_module(name)
     index_terms("先读词典")
 
 

@@ -184,20 +184,24 @@ def places() -> list[tuple[str, str]]:
 
 
 def run_rounds(
-    n_kills: int, n_signals: int, n_real: int = 0, *, n_files: int = 14, seed: int = 1
+    kills: Sequence[tuple[str, str]],
+    n_signals: int,
+    n_real: int = 0,
+    *,
+    n_files: int = 14,
+    seed: int = 1,
 ) -> list[Round]:
-    """Run the rounds: failpoints in turn, then signals over all kinds of work."""
+    """Run the rounds: kills at (work, failpoint), then signals over all kinds of work."""
     chance = random.Random(seed)
     rounds: list[Round] = []
 
     def note(made: Round) -> None:
         rounds.append(made)
-        print(f"{len(rounds)}/{n_kills + n_signals} {made}", file=sys.stderr, flush=True)
+        print(f"{len(rounds)}/{len(kills) + n_signals} {made}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as name:
         drill = Drill(Path(name, "fake"), n_files)
-        for i in range(n_kills):
-            work, place = places()[i % len(places())]
+        for work, place in kills:
             passes = chance.choice([0, 1, 2, 3]) if place in PASSED_OFTEN else 0
             note(drill.run(work, place, passes))
         kinds = list(WORK)
@@ -218,9 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=40, help="rounds that die at a failpoint")
     parser.add_argument("--signals", type=int, default=5, help="rounds with SIGKILL at any time")
     parser.add_argument("--real", type=int, default=0, help="of these, with the real embedder")
+    parser.add_argument("--at", action="append", default=[], help="WORK:FAILPOINT to die at")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    rounds = run_rounds(options.kills, options.signals, options.real, seed=options.seed)
+    kills = [(work, place) for work, _, place in (at.partition(":") for at in options.at)]
+    kills = kills or [places()[i % len(places())] for i in range(options.kills)]
+    rounds = run_rounds(kills, options.signals, options.real, seed=options.seed)
     for work in WORK:
         of_work = [r for r in rounds if r.work == work]
         print(

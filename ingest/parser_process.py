@@ -2,8 +2,8 @@
 
 The program is `ingest/parser_child.py`. It is started when first needed and kept, since its
 imports take seconds; the time limit of a file begins when its loader is imported, and anew with
-each part of a page that OCR reads. It is replaced after it was killed, died, or has grown. Nothing but JSON
-comes back from it.
+each part of a page that OCR reads. It is replaced after it was killed, died, or has grown.
+Nothing but JSON comes back from it.
 """
 
 import json

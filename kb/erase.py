@@ -473,7 +473,13 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _files(home: Path) -> Iterator[tuple[Path, str]]:
-    for parent, folders, names in os.walk(home):
+    seen: set[str] = set()  # folders may be links to another disk, and in the end to themselves
+    for parent, folders, names in os.walk(home, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         if Path(parent) == home:
             folders[:] = [name for name in folders if name not in SKIPPED]
         folders.sort()

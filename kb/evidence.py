@@ -136,16 +136,18 @@ def _keep(
     kept = chosen(unique, NEEDLES)
     for needle in kept:
         for form, pattern in forms(needle, encoding):
-            evidence.marks.setdefault(pattern, Mark("text", document.name, form))
+            if is_telling(pattern):  # a few Chinese characters are short in other encodings
+                evidence.marks.setdefault(pattern, Mark("text", document.name, form))
     if document.n_chunks and len(kept) < max(1, min(ENOUGH, len(needles))):
         twins = _same_bytes(session, document)
         reason = (
-            f"; {', '.join(twins[:3])} has the same bytes"
+            f"{', '.join(twins[:3])} has the same bytes"
             if twins
-            else f" of {len(needles)} looked at: the text is too short or stands elsewhere as well"
+            else "the text is too short, or stands elsewhere as well"
         )
         evidence.weak.append(
-            f"{document.name}: only {len(kept)} strings of it stand in no other document{reason}"
+            f"{document.name}: only {len(kept)} of {len(needles)} strings looked at stand in no "
+            f"other document: {reason}"
         )
     row = session.get_one(DocumentRow, document.id)
     source = session.get_one(SourceRow, document.source_id)

@@ -214,7 +214,10 @@ class FaissIndex:
         return raw.view("<f2").reshape(n, self.dimension)
 
     def write(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+        # Not by its name: of a file that cannot be closed, as on a full disk, faiss only prints.
+        with path.open("wb") as file:
+            writer: Any = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+            faiss.write_index(self._index, writer)
 
     @classmethod
     def read(cls, path: Path, dimension: int) -> "FaissIndex":
@@ -346,7 +349,13 @@ class IndexView:
                 f"cannot write an index snapshot to {str(self._folder)!r} ({exc}); nothing is "
                 "lost, the index is rebuilt from the database when needed"
             ) from exc
-        dropped = self._name_snapshot(snapshot_id, seq=seq, n_chunks=n_chunks, checksum=checksum)
+        try:
+            dropped = self._name_snapshot(
+                snapshot_id, seq=seq, n_chunks=n_chunks, checksum=checksum
+            )
+        except (StorageError, KnowledgeBaseDeletedError):  # a full disk needs the room now
+            path.unlink(missing_ok=True)
+            raise
         failpoint("index.named")
         with self._lock:
             self._index, self._seq = index, seq

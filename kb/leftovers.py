@@ -103,7 +103,7 @@ def _files(session: Session, home: Path, blobs: Blobs) -> Iterator[Leftover]:
     named = set(session.scalars(select(SnapshotRow.id)))
     kb_ids = set(session.scalars(select(KnowledgeBaseRow.id)))
     index = home / "index"
-    for folder in sorted(index.iterdir()) if index.is_dir() else ():
+    for folder in sorted(index.glob("*/")):
         if folder.name not in kb_ids:
             yield Leftover(
                 f"index/{folder.name}, of no knowledge base",

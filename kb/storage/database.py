@@ -165,11 +165,11 @@ def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OperationalError as exc:
-        if sqlite.is_disk_full(exc):
-            free_mb = shutil.disk_usage(path.parent).free // 2**20
+        free_bytes = shutil.disk_usage(path.parent).free
+        if sqlite.is_disk_full(exc, free_bytes):
             raise StorageError(
-                f"the disk is full ({free_mb} MB free at {str(path.parent)!r}); nothing stored "
-                "so far is lost; free some space and run the same command again"
+                f"the disk is full ({free_bytes // 2**20} MB free at {str(path.parent)!r}); "
+                "nothing stored so far is lost; free some space and run the same command again"
             ) from exc
         if sqlite.is_read_only(exc):
             raise StorageError(

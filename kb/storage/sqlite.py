@@ -27,6 +27,8 @@ BUSY_TIMEOUT_S = 60
 IMMEDIATE = {"kb_immediate": True}
 # What a damaged table or file raises; which one depends on the damage.
 SQL_ERRORS = (DatabaseError,)
+# SQLite asks for the shared index of the log (the -shm file) in steps of this size.
+_SHARED_INDEX_BYTES = 32 * 1024
 # SQLite's limit on bound values per statement is 32,766; stay well below.
 MAX_VALUES = 10_000
 
@@ -137,8 +139,17 @@ def schema_texts(session: Session) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def is_disk_full(exc: OperationalError) -> bool:
-    return "disk is full" in str(exc.orig)
+def is_disk_full(exc: OperationalError, free_bytes: int) -> bool:
+    """Tell a full disk from its error, and from the room left at the database's folder.
+
+    Where the shared index of the log, or a new file, finds no room, SQLite only says that it
+    could not write or open.
+    """
+    message = str(exc.orig)
+    is_no_room = free_bytes < _SHARED_INDEX_BYTES and (
+        "disk I/O error" in message or "unable to open" in message
+    )
+    return "disk is full" in message or is_no_room
 
 
 def is_read_only(exc: OperationalError) -> bool:

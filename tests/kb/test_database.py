@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import OperationalError
 
 from kb.errors import DatabaseTooNewError, StorageError
 from kb.storage import sqlite
@@ -168,3 +169,34 @@ def test_the_full_text_table_takes_no_name_but_an_id(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a knowledge base id"), database.write() as session:
         sqlite.create_fulltext(session, "x; DROP TABLE chunk")
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "free_bytes", "is_full"),
+    [
+        ("database or disk is full", 10**9, True),
+        ("disk I/O error", 0, True),
+        ("unable to open database file", 4096, True),
+        ("disk I/O error", 10**9, False),
+        ("database is locked", 0, False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_trouble(
+    message: str, free_bytes: int, is_full: bool
+) -> None:
+    error = OperationalError("", None, sqlite3.OperationalError(message))
+
+    assert sqlite.is_disk_full(error, free_bytes) is is_full
+
+
+def test_a_backup_that_was_cut_off_does_not_pass_for_one(tmp_path: Path) -> None:
+    database = Database.open(tmp_path)
+    unfinished = tmp_path / f"{DATABASE_NAME}.before-upgrade.tmp"
+    unfinished.write_bytes(b"half a database")
+
+    database._back_up()
+
+    assert database.backup_files() == [database.backup_path]
+    with sqlite3.connect(database.backup_path) as copy:
+        assert copy.execute("SELECT version_num FROM alembic_version").fetchone() == (SCHEMA_HEAD,)
+    copy.close()

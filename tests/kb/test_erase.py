@@ -249,6 +249,34 @@ def test_text_that_another_document_holds_proves_nothing(
     assert "twin.txt in knowledge base test has the same bytes" in receipt.weak[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_proven"), [("密码是九八七六", True), ("年假三天", True), ("是", False)]
+)
+def test_of_a_short_text_the_whole_is_looked_for(
+    services: Services, base: KnowledgeBase, text: str, is_proven: bool
+) -> None:
+    add_document(services.database, base, "short.txt", [text])
+
+    receipt = erased(services, documents(services)["short.txt"])
+
+    assert receipt.found == ()
+    assert receipt.proven is is_proven
+
+
+def test_a_data_folder_of_links_is_searched_behind_them(
+    services: Services, base: KnowledgeBase, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "another disk"
+    elsewhere.mkdir()
+    (elsewhere / "copy").write_text("".join(SENTENCES), encoding="utf-8")
+    (elsewhere / "back").symlink_to(home_of(services))
+    (home_of(services) / "more").symlink_to(elsewhere)
+
+    receipt = erased(services, documents(services)["secret.txt"])
+
+    assert any("more/copy" in found for found in receipt.found)
+
+
 def test_a_document_without_text_needs_no_strings(services: Services, base: KnowledgeBase) -> None:
     add_document(services.database, base, "empty.txt", [])
 

@@ -569,3 +569,12 @@ def test_a_lost_snapshot_of_a_large_base_is_written_again(
 
     assert view.save_if_worthwhile()
     assert not view.save_if_worthwhile()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_index_that_cannot_be_written_to_its_last_byte_is_an_error() -> None:
+    index = FaissIndex(DIMENSION)
+    index.add([1], _rows(1))  # so small that it is written when the file is closed
+
+    with pytest.raises((OSError, RuntimeError)):
+        index.write(Path("/dev/full"))
