@@ -33,6 +33,7 @@ from sqlalchemy.orm import Session
 from ingest.embedder import MiniLMEmbedder
 from ingest.splitter import SPLITTER
 from kb.embedder import Embedder, embedded_text, text_hash, unit_rows
+from kb.fusion import knows_scripts
 from kb.protocols import Vectors
 from kb.records import KnowledgeBase, LoadedDocument, Question, Source
 from kb.sentences import split_sentences
@@ -329,7 +330,9 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
     figures["open_s"] = _seconds(lambda: retriever.open(base))
     figures["index_bytes_per_chunk"] = round((process.memory_info().rss - before) / counts.chunks)
     figures |= _searches(database, retriever, base, asked, known)
-    figures |= _recall(database, retriever, base, list(known.values()))
+    # A question in a script that the embedder does not know has no meaningful neighbours.
+    meant = [row for text, row in known.items() if knows_scripts(text, SPEC.scripts)]
+    figures |= _recall(database, retriever, base, meant)
     figures |= _changes(database, retriever, base, material, asked)
     figures["peak_memory_gb"] = _peak_gb()
     database.close()
