@@ -32,7 +32,7 @@ def check_archive(data: bytes, member: str, kind: str, limits: ParseLimits) -> N
     """Check that `data` is a zip file that holds `member` and is safe to unpack.
 
     `kind` names the format in messages, as in "a Word document (.docx)". Sizes are those that
-    the directory declares; Python reads no more of a member than that.
+    the directory declares; `read_member` reads no more, the parser's memory limit holds for all.
 
     Raises:
         EncryptedFileError, CorruptFileError, LimitExceededError
@@ -76,7 +76,12 @@ def read_member(archive: ZipFile, name: str) -> bytes:
         CorruptFileError: it is missing or damaged.
     """
     try:
-        return archive.read(name)
+        size = archive.getinfo(name).file_size
+        with archive.open(name) as stream:
+            data = stream.read(size + 1)  # read() would unpack all of it, whatever is declared
+        if len(data) != size:
+            raise CorruptFileError(f"the file is damaged: {name!r} is not as long as it says")
+        return data
     except _DAMAGED as exc:
         raise CorruptFileError(f"the file is damaged: {name!r} in it cannot be read") from exc
 

@@ -75,7 +75,9 @@ class _Reader:
             elif name == "p":
                 self._add(_text(child))
                 for frame in child.iter("{*}text-box"):
-                    self.read(frame)
+                    # A box inside a box is read with that one.
+                    if next(frame.iterancestors("{*}p", "{*}h")) is child:
+                        self.read(frame)
             elif name == "list":
                 self._read_list(child)
             elif name == "table":
@@ -112,7 +114,7 @@ class _Reader:
         rows = [row for row in element.iter("{*}table-row") if _table_of(row) is element]
         n_header = sum(_name(row.getparent()) == "table-header-rows" for row in rows)
         grid = [list(self._cells(row)) for row in rows]
-        lines = rows_as_lines(_repeat_downwards(grid), n_header or None)
+        lines = rows_as_lines(self._repeat_downwards(grid), n_header or None)
         for i, line in enumerate(lines):
             self._builder.add(line, "\n" if i else "\n\n")
         self._is_tight = False
@@ -130,15 +132,19 @@ class _Reader:
             height = min(_number(cell, "number-rows-spanned"), _MAX_REPEATED)
             yield from [(text, height)] * n_repeated
 
-
-def _repeat_downwards(grid: list[list[tuple[str, int]]]) -> list[list[str]]:
-    rows = [[text for text, _ in row] for row in grid]
-    for i, row in enumerate(grid):
-        for j, (text, height) in enumerate(row):
-            for below in rows[i + 1 : i + height]:
-                if j < len(below) and not below[j]:
-                    below[j] = text
-    return rows
+    def _repeat_downwards(self, grid: list[list[tuple[str, int]]]) -> list[list[str]]:
+        rows = [[text for text, _ in row] for row in grid]
+        n_repeated = 0
+        for i, row in enumerate(grid):
+            for j, (text, height) in enumerate(row):
+                if not text or height == 1:
+                    continue
+                n_repeated += height
+                check_cells(n_repeated, self._limits.max_cells)
+                for below in rows[i + 1 : i + height]:
+                    if j < len(below) and not below[j]:
+                        below[j] = text
+        return rows
 
 
 def _table_of(row: etree._Element) -> etree._Element | None:

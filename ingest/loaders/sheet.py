@@ -186,16 +186,20 @@ def _repeat_downwards(sheet: Sheet) -> None:
     tall = sorted((m for m in sheet.merges if m.bottom > m.top), key=lambda m: m.top)
     waiting = iter(tall)
     following = next(waiting, None)
-    open_merges: list[tuple[Merge, str]] = []
+    open_merges: dict[int, tuple[Merge, str]] = {}  # by column; they cannot overlap
     for row, cells in sheet.cells.items():
         while following is not None and following.top <= row:
             text = sheet.cells.get(following.top, {}).get(following.left)
             if text:
-                open_merges.append((following, text))
+                open_merges[following.left] = (following, text)
             following = next(waiting, None)
-        open_merges = [(merge, text) for merge, text in open_merges if merge.bottom >= row]
-        for merge, text in open_merges:
-            cells.setdefault(merge.left, text)
+        open_merges = {
+            column: (merge, text)
+            for column, (merge, text) in open_merges.items()
+            if merge.bottom >= row
+        }
+        for column, (_, text) in open_merges.items():
+            cells.setdefault(column, text)
 
 
 def cell_text(text: str) -> str:

@@ -95,7 +95,7 @@ def _sheets(
 
 def _read_sheet(stream: IO[bytes], sheet: Sheet, book: _Book) -> None:
     number = 0
-    hidden: list[range] = []  # columns
+    hidden: set[int] = set()  # columns
     for element in _elements(stream, ("{*}row", "{*}mergeCell", "{*}col")):
         kind = etree.QName(element).localname
         is_hidden = element.get("hidden") in _TRUE
@@ -105,7 +105,8 @@ def _read_sheet(stream: IO[bytes], sheet: Sheet, book: _Book) -> None:
             continue
         if kind == "col":
             if is_hidden:
-                hidden.append(range(int(element.get("min", 1)), int(element.get("max", 0)) + 1))
+                last = min(int(element.get("max", 0)), _MAX_COLUMN)
+                hidden.update(range(max(int(element.get("min", 1)), 1), last + 1))
             continue
         number = int(element.get("r", number + 1))
         cells: dict[int, str] = {}
@@ -117,7 +118,7 @@ def _read_sheet(stream: IO[bytes], sheet: Sheet, book: _Book) -> None:
             if text and column <= _MAX_COLUMN:
                 book.count.add(text)
                 cells[column] = text
-                sheet.n_hidden += is_hidden or any(column in columns for columns in hidden)
+                sheet.n_hidden += is_hidden or column in hidden
         if cells:
             sheet.cells[number] = cells
 
