@@ -357,21 +357,31 @@ def _searches(
     view = retriever.view(base)
     for text in asked[:20]:  # warm the page cache and the segmenter
         retriever.search(Question(text, (base.id,), 5))
-    times: dict[str, list[float]] = {"hybrid": [], "dense": [], "terms": [], "lexical": []}
+    times: dict[str, list[tuple[float, float]]] = {}
+
+    def timed(name: str, step: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = step()
+        spent = (time.perf_counter() - wall, time.process_time() - cpu)
+        times.setdefault(name, []).append(spent)
+        return result
+
     for text in asked:
         question = Question(text, (base.id,), 5)
-        times["hybrid"].append(_seconds(lambda q=question: retriever.search(q)))
-        times["dense"].append(_seconds(lambda t=text: view.search(known[t], 50)))
+        timed("hybrid", lambda q=question: retriever.search(q))
+        timed("dense", lambda t=text: view.search(known[t], 50))
         with database.read() as session:
             fulltext = FullText(session, base.id)
-            started = time.perf_counter()
-            stats = fulltext.stats(text)
-            between = time.perf_counter()
-            fulltext.search(text, 50, stats=stats)
-            times["terms"].append(between - started)
-            times["lexical"].append(time.perf_counter() - started)
+            stats = timed("terms", lambda t=text, f=fulltext: f.stats(t))
+            timed("lexical", lambda t=text, f=fulltext, s=stats: f.search(t, 50, stats=s))
     return {
-        name: {"p50_ms": _p(values, 50), "p95_ms": _p(values, 95), "max_ms": _p(values, 100)}
+        name: {
+            "p50_ms": _p([wall for wall, _ in values], 50),
+            "p95_ms": _p([wall for wall, _ in values], 95),
+            "max_ms": _p([wall for wall, _ in values], 100),
+            "cpu_p50_ms": _p([cpu for _, cpu in values], 50),
+            "cpu_p95_ms": _p([cpu for _, cpu in values], 95),
+        }
         for name, values in times.items()
     }
 

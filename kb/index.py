@@ -449,8 +449,8 @@ class IndexView:
         assert state is not None, self._kb_id
         if state.head > self._flat_chunks:
             logger.warning(
-                "knowledge base %s has no usable index snapshot: reading all vectors from the "
-                "database, and searching is slower; the next `kb ingest` writes one",
+                "reading all vectors of knowledge base %s from the database, for want of an index "
+                "snapshot; `kb ingest` writes one, and searches are slower until then",
                 self._name,
             )
         index = FaissIndex(self._dimension)
