@@ -331,7 +331,11 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
     figures["index_bytes_per_chunk"] = round((process.memory_info().rss - before) / counts.chunks)
     figures |= _searches(database, retriever, base, asked, known)
     # A question in a script that the embedder does not know has no meaningful neighbours.
-    meant = [row for text, row in known.items() if knows_scripts(text, SPEC.scripts)]
+    meant = [
+        row
+        for text, row in known.items()
+        if knows_scripts(text, MiniLMEmbedder("fp32").spec.scripts)
+    ]
     figures |= _recall(database, retriever, base, meant)
     figures |= _changes(database, retriever, base, material, asked)
     figures["peak_memory_gb"] = _peak_gb()
