@@ -34,6 +34,7 @@ _MIN_SIDE = 12  # no character fits into less
 # A longer picture (of a chat, a receipt) is read in pieces of about this height per width.
 _LONG, _PIECE = 2.2, 1.5
 _CUT_WITHIN = 0.25  # of a piece, from its end, the quietest row is where it is cut
+_QUIET = 0.3  # of the contrast of rows with text
 # Lines below it are mostly patterns that are no text; a pattern is most often seen as one sign.
 _MIN_CONFIDENCE = 0.5
 _SHORT, _MIN_CONFIDENCE_SHORT = 3, 0.8
@@ -89,9 +90,9 @@ def _moved(line: Line, down: float) -> Line:
 
 
 def _pieces(picture: Image.Image) -> list[tuple[int, Image.Image]]:
-    """Cut a long picture between its lines: ``(top, piece)``."""
+    """Cut a long picture between its lines, if that can be done: ``(top, piece)``."""
     width, height = picture.size
-    if height <= _LONG * width:
+    if height <= max(_LONG * width, _LARGE_DETECTION_SIDE):
         return [(0, picture)]
     ink = np.asarray(picture.convert("L"), dtype=np.float32).std(axis=1)
     pieces, top = [], 0
@@ -99,8 +100,11 @@ def _pieces(picture: Image.Image) -> list[tuple[int, Image.Image]]:
         bottom = min(top + round(_PIECE * width), height)
         if bottom < height:
             first = bottom - max(round(_CUT_WITHIN * _PIECE * width), 1)
+            least = ink[first:bottom].min()
+            if least > _QUIET * np.percentile(ink, 90):  # it may lie on its side
+                return [(0, picture)]
             # The middle of the quietest rows, so that no line's edge is cut.
-            quiet = np.flatnonzero(ink[first:bottom] <= ink[first:bottom].min() + 1)
+            quiet = np.flatnonzero(ink[first:bottom] <= least + 1)
             bottom = first + int(quiet[len(quiet) // 2]) + 1
         pieces.append((top, picture.crop((0, top, width, bottom))))
         top = bottom
@@ -272,8 +276,7 @@ def _recognise_crops(
     texts: list[str] = []
     confidences: list[float] = []
     for first in range(0, len(crops), _LINES_PER_PART):
-        if first:
-            progress.next_part()
+        progress.next_part()
         recognised = engine.recognize_txt(list(crops[first : first + _LINES_PER_PART]))
         texts += recognised.txts
         confidences += recognised.scores
