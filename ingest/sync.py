@@ -454,6 +454,7 @@ def _write_removals(database: Database, base: KnowledgeBase, work: _Work, tally:
 
 
 def _report(base: KnowledgeBase, tally: _Tally, started: float) -> IngestReport:
+    """Return the report, by path: files are done in no certain order."""
     return IngestReport(
         kb=base.name,
         added=len(tally.changes["added"]),
@@ -461,14 +462,14 @@ def _report(base: KnowledgeBase, tally: _Tally, started: float) -> IngestReport:
         moved=len(tally.changes["moved"]),
         unchanged=tally.unchanged,
         removed=len(tally.changes["removed"]),
-        empty=tuple(tally.empty),
-        failed=tuple(tally.failed),
+        empty=tuple(sorted(tally.empty)),
+        failed=tuple(sorted(tally.failed, key=lambda file: file.path)),
         chunks_embedded=tally.embedded,
         chunks_reused=tally.reused,
         chunks_removed=tally.chunks_removed,
         seconds=time.monotonic() - started,
-        changes={kind: tuple(paths) for kind, paths in tally.changes.items()},
-        notes=tuple(tally.notes),
+        changes={kind: tuple(sorted(paths)) for kind, paths in tally.changes.items()},
+        notes=tuple(sorted(tally.notes, key=lambda note: note.path)),
     )
 
 

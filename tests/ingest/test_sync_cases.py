@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,8 +187,8 @@ def test_a_file_that_changes_while_it_is_read_is_repaired_by_the_next_sync(
     parser = services.sync_parts.parser
     load = parser.load
 
-    def load_then_change(location: Path, path: str) -> object:
-        loaded = load(location, path)
+    def load_then_change(location: Path, path: str, **options: Any) -> object:
+        loaded = load(location, path, **options)
         location.write_text("zweite Fassung", encoding="utf-8")
         return loaded
 
