@@ -380,6 +380,8 @@ class IndexView:
                 if seq >= head:
                     return index, seq
                 replay = read_changes(session, self._kb_id, seq, limit=REPLAYED_EVENTS)
+            if replay.seq == seq:  # the log's end is lost, which `kb verify` tells
+                return index, head
             index.remove(replay.removed)
             index.add(replay.added_ids, from_bytes(replay.added_vectors, self._dimension))
             seq = replay.seq
