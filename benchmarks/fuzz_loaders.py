@@ -165,7 +165,7 @@ def made_samples() -> list[Sample]:
         ".txt": "第一章 总则\n年假十天。",
         ".md": "# 标题\n\n- 一\n",
         ".rst": "标题\n====\n\n正文\n",
-        ".html": '<h1>题</h1><p style="color:#fff">x</p><table><tr><th>a<th>b<tr><td>1<td>2</table>',
+        ".html": "<h1>题</h1><p hidden>x</p><table><tr><th>a<th>b<tr><td>1<td>2</table>",
         ".csv": "甲,乙\n1,2\n",
         ".json": '{"名称": [{"a": 1}, {"b": [2, 3]}]}',
         ".jsonl": '{"a": 1}\n{"a": 2}\n',
