@@ -21,7 +21,7 @@ _RATIO_MATTERS_FROM = 20 * _MEGABYTE
 _ENCRYPTED = 0x1  # bit of a member's flags
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 # What Python's zip reader raises on damage; RuntimeError is a password it was not given.
-_DAMAGED = (
+DAMAGED = (
     *(KeyError, ValueError, EOFError, OSError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
 )
@@ -82,7 +82,7 @@ def read_member(archive: ZipFile, name: str) -> bytes:
         if len(data) != size:
             raise CorruptFileError(f"the file is damaged: {name!r} is not as long as it says")
         return data
-    except _DAMAGED as exc:
+    except DAMAGED as exc:
         raise CorruptFileError(f"the file is damaged: {name!r} in it cannot be read") from exc
 
 

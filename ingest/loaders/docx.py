@@ -13,7 +13,6 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from zipfile import BadZipFile
 
 from docx import Document
 from docx.document import Document as DocumentObject
@@ -21,7 +20,7 @@ from docx.opc.exceptions import OpcError
 from docx.oxml.ns import qn
 from lxml.etree import XMLSyntaxError
 
-from ingest.loaders.archive import check_archive
+from ingest.loaders.archive import DAMAGED, check_archive
 from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cells
 from ingest.loaders.chapters import find_chapters
 from ingest.loaders.docx_hidden import remove_hidden
@@ -49,7 +48,7 @@ def load(data: bytes, limits: ParseLimits) -> LoadedText:
         headings = _find_headings(document)
         # No language detection: it is slow, and wrong on short Chinese.
         elements = partition_docx(file=io.BytesIO(data), languages=[""])
-    except (OpcError, BadZipFile, XMLSyntaxError, KeyError, ValueError, AttributeError) as exc:
+    except (OpcError, XMLSyntaxError, AttributeError, IndexError, TypeError, *DAMAGED) as exc:
         raise CorruptFileError("the Word document is damaged and cannot be read") from exc
     loaded = replace(_build(elements, headings, limits), hidden=hidden)
     if loaded.headings:

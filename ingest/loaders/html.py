@@ -22,6 +22,7 @@ from ingest.loaders.base import LoadedText, ParseLimits, TextBuilder, check_cell
 from ingest.loaders.html_hidden import StyleSheet
 from ingest.loaders.table import rows_as_lines
 from ingest.loaders.whitespace import n_visible, squeeze
+from kb.errors import LimitExceededError
 
 _SKIPPED = re.compile(
     r"script|style|noscript|template|svg|math|nav|iframe|object|applet|select|button|textarea"
@@ -35,6 +36,7 @@ _BLOCK = re.compile(
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BREAK = "\0"  # a <br>; decoded text holds no NUL
+_MAX_TABLES = 100  # inside one another; pages that use them for layout have about ten
 _MAX_SPAN = 1000  # cells: as browsers limit colspan
 _MAX_INDENT = 10  # nested lists; deeper ones are damage
 _MAX_HEADING_CHARS = 300  # longer ones are a paragraph whose tag was not closed
@@ -203,6 +205,8 @@ class _Reader:
         elif tag == "dd":
             self._is_tight = True
         elif tag == "table":
+            if len(self._tables) == _MAX_TABLES:  # each is copied into the one around it
+                raise LimitExceededError("the page nests tables too deeply to be read")
             self._tables.append(_Table())
         elif self._tables:
             self._open_in_table(tag, attributes)
@@ -224,7 +228,7 @@ class _Reader:
         elif tag == "thead" and self._tables:
             self._tables[-1].is_in_head = False
         elif tag == "table" and self._tables:
-            self._outputs[-1] += _table_blocks(self._tables.pop())
+            self._outputs[-1] += _table_blocks(self._tables.pop(), self._limits)
 
     def _open_in_table(self, tag: str, attributes: Mapping[str, str]) -> None:
         table = self._tables[-1]
@@ -295,7 +299,7 @@ def _span(attributes: Mapping[str, str], name: str) -> int:
     return min(max(int(value), 1), _MAX_SPAN) if value.isdecimal() else 1
 
 
-def _table_blocks(table: _Table) -> Iterator[_Block]:
+def _table_blocks(table: _Table, limits: ParseLimits) -> Iterator[_Block]:
     """Yield a data table's rows as lines; of a table used for layout, what is in its cells."""
     cells = [cell for row in table.rows for cell in row]
     if any(block.level for cell in cells for block in cell.blocks) or all(
@@ -310,13 +314,13 @@ def _table_blocks(table: _Table) -> Iterator[_Block]:
         if i != n_header or not (i in table.head_rows or is_header):
             break
         n_header += 1
-    grid = _grid(table.rows)
+    grid = _grid(table.rows, limits)
     lines = rows_as_lines(grid, n_header or None)
     for i, line in enumerate(lines):
         yield _Block(line, is_tight=i > 0)
 
 
-def _grid(rows: list[list[_Cell]]) -> list[list[str]]:
+def _grid(rows: list[list[_Cell]], limits: ParseLimits) -> list[list[str]]:
     """Put cells where they stand: a cell over several rows is in each, over columns in the first.
 
     In header rows a cell over several columns would name only the first of them, so there it is
@@ -324,6 +328,7 @@ def _grid(rows: list[list[_Cell]]) -> list[list[str]]:
     """
     grid: list[list[str]] = []
     carried: dict[int, tuple[int, str]] = {}  # column -> (rows left, text)
+    n_cells = 0
     for row in rows:
         line: list[str] = []
         waiting = list(row)
@@ -343,6 +348,8 @@ def _grid(rows: list[list[_Cell]]) -> list[list[str]]:
                 line.append(shown)
                 if cell.n_rows > 1:
                     carried[column + i] = (cell.n_rows - 1, shown)
+        n_cells += len(line)
+        check_cells(n_cells, limits.max_cells)
         grid.append(line)
     return grid
 

@@ -15,7 +15,7 @@ HIDDEN = "text hidden by its style"
 TINY = "text in a tiny font"
 SAME_COLOUR = "text in the colour of its background"
 
-_MAX_RULES = 20_000
+_MAX_RULES = 100  # for one class, id or tag
 _MAX_STYLE_CHARS = 2_000_000
 _MAX_SELECTOR_CHARS = 200
 _MAX_VALUE_CHARS = 200
@@ -86,7 +86,7 @@ class StyleSheet:
 
     def __init__(self, source: str) -> None:
         self.is_complete = True  # nothing is said elsewhere
-        self._rules: defaultdict[str, list[tuple[int, int, _Rule]]] = defaultdict(list)
+        self._rules: defaultdict[str, dict[frozenset[str], _Rule]] = defaultdict(dict)
         self._n_rules = 0
         lowered = source.lower()
         for tag in _tags(lowered, "<link"):
@@ -119,7 +119,7 @@ class StyleSheet:
     def _styles(self, tag: str, attributes: Mapping[str, str]) -> dict[str, str]:
         styles: dict[str, str] = {}
         if self._rules:
-            classes = attributes.get("class", "").lower().split()
+            classes = dict.fromkeys(attributes.get("class", "").lower().split())
             names = [f".{name}" for name in classes]
             if "id" in attributes:
                 names.append(f"#{attributes['id'].strip().lower()}")
@@ -127,10 +127,10 @@ class StyleSheet:
             matching = [
                 rule
                 for key in (tag, "*", *names)
-                for rule in self._rules.get(key, ())
-                if rule[2].names <= known
+                for rule in self._rules.get(key, {}).values()
+                if rule.names <= known
             ]
-            for _, _, rule in sorted(matching, key=lambda rule: rule[:2]):
+            for rule in sorted(matching, key=lambda rule: (rule.weight, rule.number)):
                 styles.update(rule.styles)
         if "style" in attributes:
             styles.update(_declarations(attributes["style"].lower()))
@@ -143,15 +143,18 @@ class StyleSheet:
         for selector in selectors.split(","):
             selector = selector.strip()
             match = _SELECTOR.fullmatch(selector) if len(selector) <= _MAX_SELECTOR_CHARS else None
-            if not match or not selector or self._n_rules >= _MAX_RULES:
+            if not match or not selector:
                 continue
             names = re.findall(r"[.#][\w-]+", match[2])
             tag = match[1] or "*"
             needed = frozenset([*names, *([tag] if tag != "*" else [])])
             weight = 100 * sum(name[0] == "#" for name in names) + 10 * len(names) + (tag != "*")
             self._n_rules += 1
-            rule = _Rule(needed, styles)
-            self._rules[names[-1] if names else tag].append((weight, self._n_rules, rule))
+            rules = self._rules[names[-1] if names else tag]
+            if needed in rules:
+                rules[needed] = _Rule(needed, rules[needed].styles | styles, weight, self._n_rules)
+            elif len(rules) < _MAX_RULES:
+                rules[needed] = _Rule(needed, styles, weight, self._n_rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,9 @@ class _Rule:
     """`names` are the tag, classes and id that an element must have."""
 
     names: frozenset[str]
-    styles: Styles
+    styles: dict[str, str]
+    weight: int
+    number: int
 
 
 def _changed(outside: Look, styles: Styles) -> Look:
