@@ -173,7 +173,7 @@ def test_every_setting_is_documented_with_its_default(document: str) -> None:
 
     assert [name.lower() for name in rows] == list(Settings.model_fields)
     for name, field in Settings.model_fields.items():
-        if field.default_factory is None and field.default not in (None, ""):
+        if field.default_factory is None and field.default not in (None, "", ()):
             assert rows[name.upper()] == f"`{field.default}`", name
 
 
