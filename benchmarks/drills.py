@@ -32,7 +32,8 @@ from kb.wiring import Services
 
 BASE = "drill"
 QUESTIONS = ("设备 检查 天", "pump runs hours", "第3章", "每 9 天检查一次")
-CHILD_TIMEOUT_S = 300
+# Far longer than any work here: a busy machine may stop us for minutes.
+CHILD_TIMEOUT_S = 1800
 TRACEBACK = 99
 TIMED_OUT = 98
 
