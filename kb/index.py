@@ -52,8 +52,8 @@ logger = logging.getLogger(__name__)
 FLAT_CHUNKS = 100_000
 # Lists are trained again when the base has so many times the chunks that they were made for.
 GROWTH = 2
-# The share of lists that a search reads, and the least number of them. Recall for each share is in
-# benchmarks/README.md; the time grows with it.
+# The share of lists that a search reads, and the least number of them. Recall and time for each
+# share: `python -m benchmarks.million`, which prints `recall_at_10`.
 PROBED_SHARE = 1 / 5
 MIN_PROBES = 16
 # Vectors that each centre is trained on: FAISS wants 39 at least, more than 256 change nothing.
