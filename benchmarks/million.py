@@ -324,8 +324,6 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
     figures["count_ms"] = _ms(lambda: _read(database, lambda s: count_base(s, base.id)))
 
     retriever = Retriever(database, FixedQuestions(known), home / "index")
-    figures |= _snapshot(database, retriever, base, home)
-    retriever = Retriever(database, FixedQuestions(known), home / "index")
     before = process.memory_info().rss
     figures["open_s"] = _seconds(lambda: retriever.open(base))
     figures["index_bytes_per_chunk"] = round((process.memory_info().rss - before) / counts.chunks)
@@ -343,16 +341,25 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
     return figures
 
 
-def _snapshot(database: Database, retriever: Any, base: KnowledgeBase, home: Path) -> dict:
-    """Make sure that there is a snapshot; time the first one, with training, and another."""
-    figures: dict[str, Any] = {}
+def save(home: Path) -> dict[str, Any]:
+    """Write a snapshot; of the first one, with training, and of another return the time."""
+    from kb.index import IndexView
+
+    database = Database.open(home)
     with database.read() as session:
+        base = find_base(session, NAME)
         has_one = session.scalar(select(func.count()).select_from(SnapshotRow))
+    view = IndexView(database, base, home / "index" / base.id)
+    figures: dict[str, Any] = {}
     if not has_one:
-        figures["first_snapshot_s"] = _seconds(retriever.view(base).save)
-    figures["snapshot_s"] = _seconds(retriever.view(base).save)
+        figures["first_snapshot_s"] = _seconds(view.save)
+    figures["snapshot_s"] = _seconds(view.save)
     files = sorted((home / "index" / base.id).iterdir(), key=lambda path: path.stat().st_mtime)
-    return figures | {"snapshot_mb": round(files[-1].stat().st_size / 2**20)}
+    database.close()
+    return figures | {
+        "snapshot_mb": round(files[-1].stat().st_size / 2**20),
+        "snapshot_peak_memory_gb": _peak_gb(),
+    }
 
 
 def _searches(
@@ -542,12 +549,16 @@ def main() -> None:
     try:
         if args.fill_only:
             fill(home, args.chunks, args.texts, args.vectors)
+            print(json.dumps(save(home)))
             return
         # In a process of its own, so that the figures of memory are of searching alone.
         command = [sys.executable, "-m", "benchmarks.million", *sys.argv[1:], "--fill-only"]
-        subprocess.run([*command, "--home", str(home)], check=True)
+        filled = subprocess.run(
+            [*command, "--home", str(home)], check=True, stdout=subprocess.PIPE, text=True
+        )
         asked = [question for path in args.questions for question in _column(path, "question")]
-        print(json.dumps(measure(home, args.texts, args.vectors, asked), indent=1))
+        figures = measure(home, args.texts, args.vectors, asked)
+        print(json.dumps(figures | json.loads(filled.stdout), indent=1))
     finally:
         if args.home is None:
             shutil.rmtree(home, ignore_errors=True)

@@ -53,7 +53,7 @@ FLAT_CHUNKS = 100_000
 # Lists are trained again when the base has so many times the chunks that they were made for.
 GROWTH = 2
 # The share of lists that a search reads, and the least number of them. Recall and time for each
-# share: `python -m benchmarks.million`, which prints `recall_at_10`.
+# share: benchmarks/README.md.
 PROBED_SHARE = 1 / 5
 MIN_PROBES = 16
 # Vectors that each centre is trained on: FAISS wants 39 at least, more than 256 change nothing.

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ingest.loaders import progress
 from ingest.loaders.reading_order import Line, crosses, gutters, in_reading_order
-from kb.errors import LoadError
+from kb.errors import LimitExceededError, LoadError
 
 _Pixels = NDArray[np.uint8]  # (height, width, 3), blue first, as OpenCV has it
 _Boxes = NDArray[np.float32]  # (n, 4, 2): corners as (x, y), clockwise from the text's top left
@@ -29,11 +29,14 @@ _Boxes = NDArray[np.float32]  # (n, 4, 2): corners as (x, y), clockwise from the
 _DETECTION_SIDE = 1280
 _MIN_LINE_HEIGHT = 11.0  # pixels there; smaller lines are looked for again in a larger picture
 _LARGE_DETECTION_SIDE = 2240
+_MAX_NARROWNESS = 4  # height per width
 _MAX_SIDE = 3400  # of the picture that is read: A4 at 300 dpi; the recogniser reduces it anyway
 _MIN_SIDE = 12  # no character fits into less
 # A longer picture (of a chat, a receipt) is read in pieces of about this height per width.
 _LONG, _PIECE = 2.2, 1.5
 _CUT_WITHIN = 0.25  # of a piece, from its end, the quietest row is where it is cut
+_MIN_CUT_WIDTH = 100  # a narrower one is a line on its side, or no text
+_MAX_PIECES = 100  # some seconds each; 160,000 rows of a telephone screen
 _QUIET = 0.3  # of the contrast of rows with text
 # Lines below it are mostly patterns that are no text; a pattern is most often seen as one sign.
 _MIN_CONFIDENCE = 0.5
@@ -62,6 +65,7 @@ def read_picture(picture: Image.Image) -> PageText:
     """Read the text of a picture (mode RGB), which is one page.
 
     Raises:
+        LimitExceededError: it is as long as hundreds of pages.
         LoadError: the recogniser is not installed properly.
         MemoryError: it needs more memory than the process may have.
     """
@@ -90,10 +94,18 @@ def _moved(line: Line, down: float) -> Line:
 
 
 def _pieces(picture: Image.Image) -> list[tuple[int, Image.Image]]:
-    """Cut a long picture between its lines, if that can be done: ``(top, piece)``."""
+    """Cut a long picture between its lines, if that can be done: ``(top, piece)``.
+
+    Raises:
+        LimitExceededError: that would take hours.
+    """
     width, height = picture.size
-    if height <= max(_LONG * width, _LARGE_DETECTION_SIDE):
+    if height <= max(_LONG * width, _LARGE_DETECTION_SIDE) or width < _MIN_CUT_WIDTH:
         return [(0, picture)]
+    if height > _MAX_PIECES * _PIECE * width:
+        raise LimitExceededError(
+            f"the picture is {height // width:,} times as high as wide; cut it into pages"
+        )
     ink = np.asarray(picture.convert("L"), dtype=np.float32).std(axis=1)
     pieces, top = [], 0
     while top < height:
@@ -167,7 +179,8 @@ def _find_lines(engine: Any, picture: Image.Image) -> _Boxes:
     boxes = np.zeros((0, 4, 2), dtype=np.float32)
     for side in (_DETECTION_SIDE, _LARGE_DETECTION_SIDE):
         scale = min(side / max(picture.size), 1.0)
-        found = engine(_pixels(picture, scale), use_det=True, use_cls=False, use_rec=False).boxes
+        pixels = _widened(_pixels(picture, scale))
+        found = engine(pixels, use_det=True, use_cls=False, use_rec=False).boxes
         if found is None:
             break
         boxes = np.asarray(found, dtype=np.float32)
@@ -176,6 +189,16 @@ def _find_lines(engine: Any, picture: Image.Image) -> _Boxes:
         if scale == 1 or median(heights.tolist()) >= _MIN_LINE_HEIGHT:
             break
     return boxes
+
+
+def _widened(pixels: _Pixels) -> _Pixels:
+    """Give a narrow picture a margin; the detector enlarges what is narrow, whatever its height."""
+    height, width = pixels.shape[:2]
+    margin = max(height // _MAX_NARROWNESS - width, 0)
+    if not margin:
+        return pixels
+    paper = np.median(pixels, axis=(0, 1)).astype(np.uint8)
+    return np.concatenate([pixels, np.broadcast_to(paper, (height, margin, 3))], axis=1)
 
 
 def _sides(boxes: _Boxes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
