@@ -448,10 +448,15 @@ def test_the_shared_documents_are_read_as_their_manifest_expects(parser: Parser)
     folder = SHARED / "docs"
     if not folder.is_dir():
         pytest.skip("the shared data are not here")
-    entries = [entry for entry in read_manifest(folder) if is_supported(entry["path"])]
+    # Without the scans, which take most of a minute; `benchmarks.docs_manifest` reads them too.
+    entries = [
+        entry
+        for entry in read_manifest(folder)
+        if is_supported(entry["path"]) and not entry.get("ocr")
+    ]
 
     outcomes = [judge(parser, folder, entry) for entry in entries]
 
     wrong = [outcome for outcome in outcomes if not outcome.is_expected]
     assert [(one.entry["path"], one.kind, one.missing, one.unwanted) for one in wrong] == []
-    assert len(outcomes) > 180
+    assert len(outcomes) > 165

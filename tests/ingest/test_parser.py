@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from ingest.parser import ParseLimits, Parser
 from ingest.parser_child import read_message
+from ingest.parser_process import ParserProcess
 from kb.errors import (
     CancelledError,
     CorruptFileError,
@@ -342,3 +344,37 @@ def test_the_child_can_neither_connect_nor_start_programs() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=60)
 
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("pause", "is_in_time"), [(0.4, True), (30, False)])
+def test_each_part_that_a_child_tells_of_renews_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch, pause: float, is_in_time: bool
+) -> None:
+    """The whole takes longer than the limit; no part of it does."""
+    script = (
+        "import json, struct, sys, time\n"
+        "def tell(message):\n"
+        "    data = json.dumps(message).encode()\n"
+        "    sys.stdout.buffer.write(struct.pack('>I', len(data)) + data)\n"
+        "    sys.stdout.buffer.flush()\n"
+        "tell({'started': True})\n"
+        "for _ in range(4):\n"
+        "    tell({'part': True})\n"
+        f"    time.sleep({pause})\n"
+        "tell({'document': {}})\n"
+        "sys.stdin.read()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process = ParserProcess(replace(LIMITS, timeout_s=1.2))
+    process._child = child
+    expected: AbstractContextManager[object] = nullcontext()
+    if not is_in_time:
+        expected = pytest.raises(LimitExceededError, match="longer")
+
+    with expected:
+        assert process.ask(Path("a.pdf"), "a.pdf", lambda: False) == {"document": {}}
+    process.close()
+
+    assert child.poll() is not None

@@ -285,7 +285,7 @@ def test_ctrl_c_exits_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
         "from ingest.fake import FakeEmbedder\n"
         "class Slow(FakeEmbedder):\n"
         "    def embed_array(self, texts):\n"
-        "        print('embedding', flush=True); time.sleep(30)\n"
+        "        print('embedding', flush=True); time.sleep(4)\n"
         "        return super().embed_array(texts)\n"
         "from kb.config import Settings; from kb.wiring import Services\n"
         "services = Services.open(Settings(home=Path(sys.argv[1])), embedder=Slow())\n"
