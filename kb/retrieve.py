@@ -238,11 +238,11 @@ class Retriever:
         }
         scores = {"dense": _pooled(found.dense), "lexical": _pooled(found.lexical)}
         rankings = {
-            channel: sorted(by_id, key=by_id.__getitem__, reverse=True)
+            channel: sorted(by_id.items(), key=lambda hit: hit[1], reverse=True)
             for channel, by_id in scores.items()
         }
         ranks = {
-            channel: {chunk_id: rank for rank, chunk_id in enumerate(ranking, start=1)}
+            channel: {chunk_id: rank for rank, (chunk_id, _) in enumerate(ranking, start=1)}
             for channel, ranking in rankings.items()
         }
         proposals = [
