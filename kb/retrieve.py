@@ -17,6 +17,7 @@ import numpy as np
 from kb.duplicates import SeenTexts
 from kb.embedder import Embedder, embedded_text
 from kb.errors import InvalidInputError, VersionMismatchError
+from kb.expand import read_neighbours, widened
 from kb.filters import allowed_chunks
 from kb.fusion import channel_weights, fuse
 from kb.hydrate import Place, VersionCache, read_chunk, read_places
@@ -137,6 +138,17 @@ class Retriever:
             bases=bases,
             candidates=candidates,
         )
+
+    def widened(self, passages: Sequence[Passage], *, room_chars: int) -> list[Passage]:
+        """Return the passages with their neighbours, within `room_chars` more characters.
+
+        For a chat model; hits and what users see stay as they are. See `kb.expand`.
+        """
+        with self._database.read() as session:
+            neighbours = read_neighbours(session, passages)
+            ids = {passage.hit.chunk.version_id for passage in passages}
+            versions = self._versions.read(session, ids)
+        return widened(passages, neighbours, versions, room_chars=room_chars)
 
     def open(self, base: KnowledgeBase) -> int:
         """Load a base's vector index now; return its number of chunks."""
