@@ -43,6 +43,9 @@ class KnowledgeBase:
     fulltext: str
     support_threshold: float
     created_at: str
+    # Weights of the channels ``dense`` and ``lexical``, >= 0, as measured for this base; None for
+    # those of `kb.fusion`.
+    channel_weights: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
