@@ -71,7 +71,7 @@ class KnowledgeBaseRow(Base):
     created_at: Mapped[str] = mapped_column(Text)
     # What `kb calibrate` measured: weights by channel, and the report with its curve.
     channel_weights: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
-    calibration: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    calibration_report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class SourceRow(Base):

@@ -9,7 +9,7 @@ down_revision = "0002"
 
 def upgrade() -> None:
     op.add_column("knowledge_base", sa.Column("channel_weights", sa.JSON(), nullable=True))
-    op.add_column("knowledge_base", sa.Column("calibration", sa.JSON(), nullable=True))
+    op.add_column("knowledge_base", sa.Column("calibration_report", sa.JSON(), nullable=True))
     op.create_table(
         "feedback",
         sa.Column("trace_id", sa.String(length=32), nullable=False),
