@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from kb.cli.edge import Edge
 from kb.cli.eval_target import eval_services, ingest_set
-from kb.evaluate import QuestionSet, SetQuestion, load_set, sample
+from kb.question_sets import QuestionSet, SetQuestion, load_set, sample
 from kb.records import EmbedderSpec, Hit, Question
 from kb.terms import TermStats, index_terms
 

@@ -18,7 +18,8 @@ import click
 
 from kb.cli.edge import Edge
 from kb.errors import KnowledgeBaseNotFoundError
-from kb.evaluate import CorpusDocument, QuestionSet, Target
+from kb.evaluate import Target
+from kb.question_sets import CorpusDocument, QuestionSet
 
 if TYPE_CHECKING:
     from kb.records import Answer, Hit, KnowledgeBase

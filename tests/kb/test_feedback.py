@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from kb.erase import erase
 from kb.errors import InvalidInputError, TraceNotFoundError
-from kb.evaluate import load_set
 from kb.feedback_set import export_feedback
+from kb.question_sets import load_set
 from kb.records import Answer, KnowledgeBase, Question
 from kb.storage.documents import list_documents, remove_documents
 from kb.storage.feedback import Rating, forget_rating, rate_answer, rated_answers
