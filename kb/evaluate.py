@@ -1,18 +1,12 @@
 """Measure quality on question sets: retrieval, answers, refusals and citations.
 
-A set is a folder with ``corpus.jsonl`` (``doc_id, title, text``) and ``questions.jsonl``
-(``qid, question, answers, gold_doc_ids, lang, answerable, meta``). Questions about a folder of
-files name them by ``gold_paths``, each the folder's name and the path in it, and need no corpus;
-with ``any_gold`` one of them is enough. This file reads sets and turns outcomes into figures;
-how documents get into a knowledge base is the caller's business (`kb.cli.evaluate`), so that the
-real path is measured and not a copy of it.
+Sets are read by `kb.question_sets`. This file turns outcomes into figures; how documents get into
+a knowledge base is the caller's business (`kb.cli.eval_target`), so that the real path is
+measured and not a copy of it.
 
 Not measured: free-form answers, which would have to be compared by meaning.
 """
 
-import hashlib
-import json
-import os
 import re
 import statistics
 import string
@@ -21,53 +15,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from kb.errors import InvalidInputError
+from kb.question_sets import SetQuestion
 from kb.records import MAX_TOP_K, Answer, Citation, Hit
+from kb.refusal_curve import CurvePoint, auroc, curve
 
 DISTINCT_DOCUMENTS = 10
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusDocument:
-    doc_id: str
-    title: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetQuestion:
-    """One question; `groups` are the parts of a right answer, alternatives inside each.
-
-    Empty groups: the answer is free-form or there is none, and its text is not judged.
-    """
-
-    qid: str
-    text: str
-    lang: str
-    is_answerable: bool
-    gold_doc_ids: frozenset[str]
-    groups: tuple[tuple[str, ...], ...]
-    is_any_gold: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionSet:
-    """A named set. `corpus_hash` names the corpus: sets with the same one share it.
-
-    A set about a folder of files has that `folder` and no `documents`.
-    """
-
-    name: str
-    corpus_hash: str
-    documents: tuple[CorpusDocument, ...]
-    questions: tuple[SetQuestion, ...]
-    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,66 +54,8 @@ class Target:
 
 
 Figures = dict[str, float | int | None]
-
-
-def find_sets(folder: Path) -> list[Path]:
-    """Return the set folders at or directly below `folder`, by name; a file is a set by itself.
-
-    Raises:
-        InvalidInputError: there is none.
-    """
-    if folder.is_file():
-        return [folder]
-    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    found = [path for path in candidates if (path / "questions.jsonl").is_file()]
-    if not found:
-        raise InvalidInputError(
-            "DIR", f"{str(folder)!r} holds no set (a folder with corpus.jsonl and questions.jsonl)"
-        )
-    return found
-
-
-def load_set(path: Path, documents: Path | None = None) -> QuestionSet:
-    """Read one set.
-
-    Args:
-        path: its folder, or a file of questions about `documents`.
-        documents: the folder of files that the questions are about, in place of a corpus.
-
-    Raises:
-        InvalidInputError: a file is missing or a line is not what the module says.
-    """
-    questions = path if path.is_file() else path / "questions.jsonl"
-    try:
-        asked = tuple(_question(row) for row in _rows(questions))
-        if documents is not None:
-            place = documents.resolve()
-            digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
-            return QuestionSet(path.stem, digest, (), asked, place)
-        corpus = path / "corpus.jsonl"
-        digest = hashlib.sha256(corpus.read_bytes()).hexdigest()[:16]
-        rows = tuple(
-            CorpusDocument(str(row["doc_id"]), str(row.get("title") or ""), str(row["text"]))
-            for row in _rows(corpus)
-        )
-    except OSError as exc:
-        raise InvalidInputError(
-            "DIR",
-            f"cannot read the set {str(path)!r}: {exc}; questions about a folder of files need "
-            "--documents FOLDER",
-        ) from exc
-    except (KeyError, TypeError, ValueError) as exc:
-        raise InvalidInputError(
-            "DIR", f"the set {str(path)!r} has a line of another form: {exc!r}"
-        ) from exc
-    return QuestionSet(path.name, digest, rows, asked)
-
-
-def sample(questions: Sequence[SetQuestion], limit: int | None) -> Sequence[SetQuestion]:
-    """Return at most `limit` questions, evenly spread over the set; always the same ones."""
-    if limit is None or limit >= len(questions):
-        return questions
-    return [questions[i * len(questions) // limit] for i in range(limit)]
+# One row per question; None where the question cannot show it.
+Details = dict[str, list[Any]]
 
 
 def run(questions: Iterable[SetQuestion], target: Target) -> Iterator[Outcome]:
@@ -189,39 +88,47 @@ def figures(outcomes: Sequence[Outcome]) -> Figures:
     """Return the figures of one set; None where the set cannot show one.
 
     All but the times are shares in [0, 1]. Retrieval and answers count answerable questions; a
-    refused or missing answer scores 0. `refusal_precision` and `refusal_recall` need questions
-    without an answer; `false_refusals` is the share of answerable questions refused.
+    refused or missing answer scores 0. `refusal_precision`, `refusal_recall` and `auroc` (of
+    `support`) need questions without an answer; `false_refusals` is the share of answerable
+    questions refused.
     """
     answerable = [o for o in outcomes if o.question.is_answerable]
     unanswerable = [o for o in outcomes if not o.question.is_answerable]
-    judged = [o for o in answerable if o.question.groups]
-    single = [o for o in judged if len(o.question.groups) == 1]
-    with_gold = [o for o in answerable if o.question.gold_doc_ids]
-    answered = [o for o in with_gold if not o.answer.refused]
     refused = [o for o in outcomes if o.answer.refused]
     n_citations = sum(len(o.answer.citations) for o in outcomes)
+    separation = auroc(_supports(answerable), _supports(unanswerable))
     return {
         "questions": len(outcomes),
-        "recall@1": _mean(recall_at(o, 1) for o in with_gold),
-        "recall@5": _mean(recall_at(o, 5) for o in with_gold),
-        "recall@10": _mean(recall_at(o, 10) for o in with_gold),
-        "mrr@10": _mean(reciprocal_rank(o) for o in with_gold),
-        "answer_em": _mean(exact_match(o) for o in single),
-        "answer_f1": _mean(overlap_f1(o) for o in single),
-        "answer_contains": _mean(contains(o) for o in judged),
+        **{name: _mean(_present(map(of, outcomes))) for name, of in PER_QUESTION.items()},
         "refusal_precision": (
             _share(sum(not o.question.is_answerable for o in refused), len(refused))
             if unanswerable
             else None
         ),
-        "refusal_recall": _mean(float(o.answer.refused) for o in unanswerable),
-        "false_refusals": _mean(float(o.answer.refused) for o in answerable),
         "citation_valid": _share(sum(o.n_valid for o in outcomes), n_citations),
-        "citation_gold": _mean(
-            float(not o.question.gold_doc_ids.isdisjoint(o.cited)) for o in answered
-        ),
+        "auroc": None if separation is None else round(separation, 4),
         "ms_per_question_p50": _percentile([o.ms for o in outcomes], 50),
         "ms_per_question_p95": _percentile([o.ms for o in outcomes], 95),
+    }
+
+
+def refusal_curve(outcomes: Sequence[Outcome]) -> list[CurvePoint]:
+    """Return which shares of both kinds of questions each threshold would refuse."""
+    return curve(
+        _supports([o for o in outcomes if o.question.is_answerable]),
+        _supports([o for o in outcomes if not o.question.is_answerable]),
+    )
+
+
+def details(outcomes: Sequence[Outcome]) -> Details:
+    """Return the same figures question by question, as columns: a later run compares with them."""
+    return {
+        "qid": [o.question.qid for o in outcomes],
+        **{name: [_rounded(of(o)) for o in outcomes] for name, of in PER_QUESTION.items()},
+        "citation_valid": [_share(o.n_valid, len(o.answer.citations)) for o in outcomes],
+        "answerable": [int(o.question.is_answerable) for o in outcomes],
+        "support": [round(o.answer.support, 4) for o in outcomes],
+        "ms": [round(o.ms, 1) for o in outcomes],
     }
 
 
@@ -279,6 +186,43 @@ def contains(outcome: Outcome) -> float:
     )
 
 
+def cites_gold(outcome: Outcome) -> float:
+    """1 if a citation names a gold document."""
+    return float(not outcome.question.gold_doc_ids.isdisjoint(outcome.cited))
+
+
+def _if_retrievable(of: "Callable[[Outcome], float]") -> "OfQuestion":
+    return lambda o: of(o) if o.question.is_answerable and o.question.gold_doc_ids else None
+
+
+def _if_judged(of: "Callable[[Outcome], float]", *, single: bool) -> "OfQuestion":
+    def value(o: Outcome) -> float | None:
+        parts = len(o.question.groups) if o.question.is_answerable else 0
+        return of(o) if parts == 1 or (parts and not single) else None
+
+    return value
+
+
+def _refused(*, answerable: bool) -> "OfQuestion":
+    return lambda o: float(o.answer.refused) if o.question.is_answerable == answerable else None
+
+
+OfQuestion = Callable[[Outcome], float | None]
+# The figures that are means over questions, each with the questions that it counts.
+PER_QUESTION: Mapping[str, OfQuestion] = {
+    "recall@1": _if_retrievable(lambda o: recall_at(o, 1)),
+    "recall@5": _if_retrievable(lambda o: recall_at(o, 5)),
+    "recall@10": _if_retrievable(lambda o: recall_at(o, 10)),
+    "mrr@10": _if_retrievable(reciprocal_rank),
+    "answer_em": _if_judged(exact_match, single=True),
+    "answer_f1": _if_judged(overlap_f1, single=True),
+    "answer_contains": _if_judged(contains, single=False),
+    "refusal_recall": _refused(answerable=False),
+    "false_refusals": _refused(answerable=True),
+    "citation_gold": lambda o: None if o.answer.refused else _if_retrievable(cites_gold)(o),
+}
+
+
 def _distinct_documents(text: str, target: Target) -> tuple[str, ...]:
     """Fetch hits until they come from 10 distinct documents, or there are no more."""
     wanted = DISTINCT_DOCUMENTS
@@ -307,48 +251,24 @@ def _without_markers(text: str) -> str:
     return re.sub(r"\s?\[\d+\]", "", text)
 
 
-# Reading
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    # Lines end at "\n" only: some texts hold U+2028, at which str.splitlines would cut too.
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
-
-
-def _question(row: Mapping[str, Any]) -> SetQuestion:
-    return SetQuestion(
-        qid=str(row["qid"]),
-        text=str(row["question"]),
-        lang=str(row.get("lang", "")),
-        is_answerable=bool(row["answerable"]),
-        gold_doc_ids=frozenset(map(str, row.get("gold_doc_ids") or row.get("gold_paths", ()))),
-        groups=_groups(row),
-        is_any_gold=bool(row.get("any_gold")),
-    )
-
-
-def _groups(row: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    meta: Mapping[str, Any] = row.get("meta") or {}
-    answers = [str(answer) for answer in row.get("answers", ()) if answer]
-    if not row["answerable"] or not answers or meta.get("free_form"):
-        return ()
-    if meta.get("answer_groups"):
-        return tuple(tuple(map(str, group)) for group in meta["answer_groups"])
-    if meta.get("all_answers_required"):
-        parts = meta.get("sub_answers") or [[answer] for answer in answers]
-        return tuple(tuple(map(str, part)) for part in parts)
-    return (tuple(answers),)
-
-
 # Arithmetic
 
 
 def _mean(values: Iterable[float]) -> float | None:
     listed = list(values)
     return round(sum(listed) / len(listed), 4) if listed else None
+
+
+def _present(values: Iterable[float | None]) -> Iterator[float]:
+    return (value for value in values if value is not None)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _supports(outcomes: Sequence[Outcome]) -> list[float]:
+    return [outcome.answer.support for outcome in outcomes]
 
 
 def _share(part: int, whole: int) -> float | None:

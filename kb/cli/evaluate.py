@@ -1,40 +1,22 @@
-"""`kb eval`: quality on question sets, through the real path.
+"""`kb eval`: quality on question sets, through the real path (`kb.cli.eval_target`)."""
 
-Corpora go into a data folder of their own, ``$KB_HOME/eval``: as Markdown files below
-``corpora/``, one per document with its title as heading, and from there into a knowledge base by
-an ordinary sync. The next run finds them there and embeds nothing.
-"""
-
-import hashlib
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kb.cli.edge import Edge, json_option, pass_edge, print_json
-from kb.cli.machine import print_machine
-from kb.errors import InvalidInputError, KnowledgeBaseNotFoundError
-from kb.evaluate import (
-    CorpusDocument,
-    Figures,
-    Outcome,
-    QuestionSet,
-    Target,
-    figures,
-    find_sets,
-    load_set,
-    run,
-    sample,
-)
+from kb.cli.eval_target import eval_services, ingest_set, target_of
+from kb.cli.machine import machine_line, print_machine
+from kb.compare_runs import Difference, compare, read_run
+from kb.errors import InvalidInputError
+from kb.eval_report import html_report
+from kb.evaluate import Outcome, details, figures, refusal_curve, run
+from kb.question_sets import QuestionSet, find_sets, load_set, sample
 
 if TYPE_CHECKING:
-    from kb.records import Answer, Hit, KnowledgeBase
     from kb.wiring import Services
 
 # Columns of the table for people: heading, figure.
@@ -50,14 +32,12 @@ COLUMNS = (
     ("ref.prec", "refusal_precision"),
     ("ref.rec", "refusal_recall"),
     ("false ref", "false_refusals"),
+    ("AUROC", "auroc"),
     ("cit.valid", "citation_valid"),
     ("cit.gold", "citation_gold"),
     ("p50 ms", "ms_per_question_p50"),
     ("p95 ms", "ms_per_question_p95"),
 )
-
-
-_ALL = 2**31 - 1  # documents
 
 
 @click.command(epilog="Example:  kb eval QA_FOLDER --sets zh_cmrc,en_squad")
@@ -69,6 +49,17 @@ _ALL = 2**31 - 1  # documents
 )
 @click.option("--sets", help="Only these sets, separated by commas.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many questions per set.")
+@click.option(
+    "--compare",
+    "stored",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A stored --json run: print what differs; exit 1 if a figure is worse beyond noise.",
+)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Also write a report with plots to this file.",
+)
 @json_option
 @pass_edge
 def evaluate(
@@ -77,27 +68,68 @@ def evaluate(
     documents: Path | None,
     sets: str | None,
     limit: int | None,
+    stored: Path | None,
+    html: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Measure retrieval, answers, refusals and citations on the question sets in DIR.
 
     DIR is one set (corpus.jsonl and questions.jsonl), a folder of sets, or a file of questions
     about --documents. Corpora are ingested into $KB_HOME/eval and kept there for the next run.
     """
     chosen = _chosen(find_sets(Path(folder)), sets)
+    before = read_run(stored) if stored else None
     print_machine()
-    measured: dict[str, Figures] = {}
+    measured: dict[str, dict[str, Any]] = {}
     if not as_json:
         click.echo(_row("set", [heading for heading, _ in COLUMNS]))
-    with _services(edge) as services:
+    with eval_services(edge) as services:
         for path in chosen:
             questions = load_set(path, documents)
             measured[questions.name] = _measure(services, questions, limit)
             if not as_json:
                 cells = [_cell(measured[questions.name][figure]) for _, figure in COLUMNS]
                 click.echo(_row(questions.name, cells))
+    if html:
+        _write_report(html, measured)
+    differences = compare(before, measured) if before is not None else []
     if as_json:
-        print_json({"sets": measured})
+        result: dict[str, Any] = {"sets": measured}
+        if before is not None:
+            result["comparison"] = [difference.to_dict() for difference in differences]
+        print_json(result)
+    elif before is not None:
+        _print_differences(differences)
+    worse = [d for d in differences if d.verdict == "worse"]
+    if worse:
+        names = ", ".join(f"{d.set_name} {d.figure}" for d in worse)
+        click.echo(f"kb: worse than the stored run beyond noise: {names}", err=True)
+    return 1 if worse else 0
+
+
+def _write_report(path: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
+    from kb.support import DEFAULT_SUPPORT_THRESHOLD
+
+    report = html_report(measured, machine=machine_line(), threshold=DEFAULT_SUPPORT_THRESHOLD)
+    try:
+        path.write_text(report, encoding="utf-8")
+    except OSError as exc:
+        raise InvalidInputError("--html", f"cannot write {str(path)!r} ({exc.strerror})") from exc
+    click.echo(f"report: {path}", err=True)
+
+
+def _print_differences(differences: Sequence[Difference]) -> None:
+    """Print what changed, worst news first; figures that are the same are counted only."""
+    order = {"worse": 0, "better": 1, "same": 2, "not judged": 3}
+    changed = [d for d in differences if d.before != d.after]
+    click.echo("")
+    for d in sorted(changed, key=lambda d: order[d.verdict]):
+        bounds = "" if d.low is None else f"  [{d.low:+.3f}, {d.high:+.3f}]"
+        click.echo(
+            f"{d.verdict:11}{d.set_name:18}{d.figure:22}{_cell(d.before):>8} -> "
+            f"{_cell(d.after):<8}{d.after - d.before:+.3f}{bounds}"
+        )
+    click.echo(f"{len(differences) - len(changed)} figures are exactly as before")
 
 
 def _chosen(found: Sequence[Path], sets: str | None) -> list[Path]:
@@ -112,127 +144,20 @@ def _chosen(found: Sequence[Path], sets: str | None) -> list[Path]:
     return [by_name[name] for name in names]
 
 
-@contextmanager
-def _services(edge: Edge) -> "Iterator[Services]":
-    """Open services on ``$KB_HOME/eval`` with the embedder and answerer of the real ones."""
-    from kb.wiring import Services
-
-    settings = edge.settings.model_copy(update={"home": edge.settings.home / "eval"})
-    real = edge.services
-    with Services.open(settings, embedder=real.embedder, answerer=real.answerer) as services:
-        yield services
-
-
-def _measure(services: "Services", questions: QuestionSet, limit: int | None) -> Figures:
-    base, doc_ids = _ingest(services, questions)
+def _measure(services: "Services", questions: QuestionSet, limit: int | None) -> dict[str, Any]:
+    base, doc_ids = ingest_set(services, questions)
     asked = sample(questions.questions, limit)
-    target = _target(services, base, doc_ids)
+    target = target_of(services, base, doc_ids)
     outcomes: list[Outcome] = []
     with click.progressbar(length=len(asked), label=questions.name, file=sys.stderr) as bar:
         for outcome in run(asked, target):
             outcomes.append(outcome)
             bar.update(1)
-    return figures(outcomes)
-
-
-def _target(services: "Services", base: "KnowledgeBase", doc_ids: Mapping[str, str]) -> Target:
-    from sqlalchemy.exc import NoResultFound
-
-    from kb.records import Question
-    from kb.storage.documents import version_text
-
-    def search(text: str, top_k: int) -> "Sequence[Hit]":
-        return services.retriever.search(Question(text, (base.id,), top_k)).hits
-
-    def ask(text: str) -> "Answer":
-        return services.chain.invoke(Question(text, (base.id,), services.settings.top_k))
-
-    def stored_text(version_id: int) -> str | None:
-        with services.database.read() as session:
-            try:
-                return version_text(session, version_id)
-            except NoResultFound:
-                return None
-
-    return Target(search=search, ask=ask, stored_text=stored_text, doc_ids=doc_ids)
-
-
-def _ingest(services: "Services", questions: QuestionSet) -> "tuple[KnowledgeBase, dict[str, str]]":
-    """Sync the corpus into its knowledge base; return it and doc_ids by document id."""
-    from ingest.sync import SyncOptions, sync_folders
-    from kb.storage.documents import list_documents
-
-    base = _open_base(services, questions)
-    folder = questions.folder or _write_corpus(services.settings.home / "corpora", questions)
-    click.echo(f"{questions.name}: ingesting {str(folder)!r}", err=True)
-    sync_folders(services.sync_parts, base, [folder], SyncOptions(yes=True))
-    _drop_outdated(services, questions, keep=base)
-    with services.database.read() as session:
-        documents, _ = list_documents(session, base.id, offset=0, limit=_ALL)
-    if questions.folder:
-        return base, {d.id: f"{questions.folder.name}/{d.path}" for d in documents}
-    doc_id_of = dict(zip(_file_names(questions.documents), questions.documents, strict=True))
-    return base, {document.id: doc_id_of[document.path].doc_id for document in documents}
-
-
-def _open_base(services: "Services", questions: QuestionSet) -> "KnowledgeBase":
-    """Return the corpus's base as this version would create it; its name tells the versions."""
-    from ingest.splitter import SPLITTER
-    from kb.storage.bases import change_base, find_base
-    from kb.support import DEFAULT_SUPPORT_THRESHOLD
-    from kb.terms import FULLTEXT
-
-    versions = "\n".join((services.embedder.spec.identity, SPLITTER, FULLTEXT))
-    digest = hashlib.sha256(versions.encode()).hexdigest()[:8]
-    name = f"{_base_prefix(questions)}{digest}"
-    try:
-        with services.database.read() as session:
-            base = find_base(session, name)
-    except KnowledgeBaseNotFoundError:
-        return services.create_base(name)
-    with services.database.write() as session:
-        return change_base(session, base, support_threshold=DEFAULT_SUPPORT_THRESHOLD)
-
-
-def _drop_outdated(services: "Services", questions: QuestionSet, keep: "KnowledgeBase") -> None:
-    """Delete the corpus's bases of other versions, now that their vectors have been reused."""
-    from kb.storage.bases import list_bases
-
-    with services.database.read() as session:
-        bases = list_bases(session)
-    for base in bases:
-        if base.name.startswith(_base_prefix(questions)) and base.id != keep.id:
-            services.delete_base(base)
-
-
-def _base_prefix(questions: QuestionSet) -> str:
-    return f"corpus {questions.corpus_hash} "
-
-
-def _write_corpus(parent: Path, questions: QuestionSet) -> Path:
-    """Write the corpus as Markdown files unless it is there; whole or not at all."""
-    folder = parent / questions.corpus_hash
-    if folder.is_dir():
-        return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=parent))
-    try:
-        for name, document in zip(
-            _file_names(questions.documents), questions.documents, strict=True
-        ):
-            title = " ".join(document.title.split())
-            heading = f"# {title}\n\n" if title else ""
-            (part / name).write_text(heading + document.text, encoding="utf-8", newline="\n")
-        os.replace(part, folder)
-    except BaseException:  # also Ctrl-C: a half-written folder must not stay
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return folder
-
-
-def _file_names(documents: Sequence[CorpusDocument]) -> list[str]:
-    """Name files by position: a doc_id may hold anything."""
-    return [f"{position:06}.md" for position in range(len(documents))]
+    return {
+        **figures(outcomes),
+        "refusal_curve": [point.to_list() for point in refusal_curve(outcomes)],
+        "details": details(outcomes),
+    }
 
 
 def _row(name: str, cells: Sequence[str]) -> str:

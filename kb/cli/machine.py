@@ -9,17 +9,21 @@ import click
 from kb import __version__
 
 
-def print_machine() -> None:
-    """Print processor, cores, memory and the versions that matter for speed, on stderr."""
+def machine_line() -> str:
+    """Return processor, cores, memory and the versions that matter for speed."""
     import psutil
 
     memory_gb = psutil.virtual_memory().total / 2**30
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "faiss-cpu", "sqlalchemy"))
-    click.echo(
+    return (
         f"{_processor()}, {os.cpu_count()} cores, {memory_gb:.0f} GB; "
-        f"kb {__version__}, Python {platform.python_version()}, {versions}",
-        err=True,
+        f"kb {__version__}, Python {platform.python_version()}, {versions}"
     )
+
+
+def print_machine() -> None:
+    """Print that line on stderr."""
+    click.echo(machine_line(), err=True)
 
 
 def _processor() -> str:

@@ -13,15 +13,12 @@ from kb.errors import InvalidInputError
 from kb.evaluate import (
     Figures,
     Outcome,
-    SetQuestion,
     Target,
     figures,
-    find_sets,
     is_valid,
-    load_set,
-    sample,
 )
 from kb.evaluate import run as ask_all
+from kb.question_sets import SetQuestion, find_sets, load_set, sample
 from kb.records import Answer, AnswerSpan, Citation, Hit
 from kb.storage.bases import change_base, list_bases
 from kb.wiring import Services
@@ -350,3 +347,33 @@ def test_a_set_without_a_corpus_says_what_it_needs(
     assert run(["eval", str(questions)], edge=edge) != 0
 
     assert "--documents FOLDER" in capsys.readouterr().err
+
+
+def test_a_stored_run_is_compared_and_reported(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_set(tmp_path / "sets" / "小集", CORPUS, QUESTIONS)
+    with Services.open(Settings(home=home), embedder=FakeEmbedder()) as services:
+        edge = Edge({}, services)
+        edge.close = lambda: None  # type: ignore[method-assign]
+        assert run(["eval", str(folder), "--json"], edge) == 0
+        stored = tmp_path / "run.json"
+        stored.write_text(capsys.readouterr().out, encoding="utf-8")
+        report = tmp_path / "report.html"
+
+        again = run(["eval", str(folder), "--compare", str(stored), "--html", str(report)], edge)
+        same = capsys.readouterr().out
+        better = json.loads(stored.read_text("utf-8"))
+        better["sets"]["小集"]["citation_valid"] = 2.0
+        stored.write_text(json.dumps(better), encoding="utf-8")
+        worse = run(["eval", str(folder), "--compare", str(stored)], edge)
+
+    first = better["sets"]["小集"]
+    assert first["details"]["qid"] == ["1", "2", "3"]
+    assert first["auroc"] == 1.0
+    assert len(first["refusal_curve"]) == 51
+    assert again == 0
+    assert "worse" not in same
+    assert "小集" in report.read_text("utf-8")
+    assert worse == 1
+    assert "worse than the stored run beyond noise: 小集 citation_valid" in capsys.readouterr().err
