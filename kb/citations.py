@@ -10,12 +10,13 @@ Not checked: whether a sentence follows from its quote; that takes a model.
 """
 
 import bisect
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kb import stopwords
-from kb.claims import claims_in
+from kb.claims import Claims, claims_in
 from kb.records import AnswerSpan, Citation, Draft, Passage
 from kb.sentences import split_sentences
 from kb.terms import index_terms, is_single, normalise
@@ -33,8 +34,12 @@ _MARKER = re.compile(
 # Names in quotation marks of either language, and titles of works. Straight quotes pair up.
 _QUOTED = re.compile(
     r"«([^«»]{1,100})»|“([^“”]{1,100})”|「([^「」]{1,100})」|『([^『』]{1,100})』"
-    r"|《([^《》]{1,100})》|\"([^\"\n]{1,100})\""
+    r"|《([^《》]{1,100})》|\"([^\"\n]{1,100})\"|‘([^‘’\n]{1,100})’(?!\w)"
+    r"|(?<!\w)'([^'\n]{2,60})'(?!\w)"
 )
+
+
+_IGNORED = re.compile(r"[\s\"'‘’“”«»「」『』《》]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +93,16 @@ def is_supported(sentence: str, source: str) -> bool:
     Numbers are compared by value (``1,900`` is ``１９００``, ``百分之五`` is ``5%``), names without
     regard to case, width and white space.
     """
-    if not claims_in(source, generous=True).covers(claims_in(sentence)):
+    if not _stated(source).covers(claims_in(sentence)):
         return False
     folded = _folded(source)
-    return all(_folded(name) in folded for name in _quoted_names(sentence))
+    return all(_folded(name).strip(".,。，、；：!?") in folded for name in _quoted_names(sentence))
+
+
+@functools.lru_cache(maxsize=32)
+def _stated(source: str) -> Claims:
+    """Return what a passage states; cached, since every sentence citing it asks."""
+    return claims_in(source, generous=True)
 
 
 def _align(
@@ -190,4 +201,5 @@ def _quoted_names(sentence: str) -> Iterator[str]:
 
 
 def _folded(text: str) -> str:
-    return re.sub(r"\s+", "", normalise(text))
+    """Return `text` without white space and quotation marks, as names are compared."""
+    return _IGNORED.sub("", normalise(text))

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from kb.numbers import chinese_to_int
-from kb.terms import normalise
+from kb.terms import is_han, normalise, segment
 
 # Longest text read: a chunk is far shorter, a document pasted as one sentence is not.
 MAX_CHARS = 20_000
+# Longer runs of digits are no numbers.
+MAX_DIGITS = 40
 
 _HAN_DIGITS = "零〇一二三四五六七八九十百千万萬亿億两兩"
 _SCALES = {"百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
@@ -64,7 +66,7 @@ for _family, _factor, _names in (
     ("century", Fraction(1), "世纪 世紀 century centuries"),
     ("count", Fraction(1), "个 個 人 名 位 本 册 冊 件 条 條 项 項 台 臺 辆 輛 架 艘 所 家 间 "
      "間 章 篇 首 票 届 屆 期 站 支 只 隻 匹 头 頭 颗 顆 棵 级 級 层 層 座 种 種 部 集 张 張 "
-     "次 回 场 場 枚 套 "
+     "次 回 场 場 枚 套 楼 號 号 组 队 班 步 类 省 市 县 国 "
      "people persons employees students members books copies items pieces times"),
 ):  # fmt: skip
     for _name in _names.split():
@@ -176,7 +178,9 @@ _DATE = re.compile(
     rf"|\b(?:in|since|by|from|until|during|of|before|after|year)\s(?P<y7>1\d{{3}}|20\d\d)\b"
     r"(?![.,:]\d|\s?[%°]|s\b|\s[a-z]{2,6}s\b)"
 )
-_DECADE = re.compile(rf"(\d{{2}}|\d{{4}}|[{_HAN_DIGITS}]{{2,4}})\s?年代|\b(\d{{4}}|\d0)s\b")
+_DECADE = re.compile(
+    rf"(?:(?:\d{{1,2}}|[{_HAN_DIGITS}]{{1,3}}|上|本)世[纪紀])?(\d{{2}}|\d{{4}}|[{_HAN_DIGITS}]{{2,4}})\s?年代|\b(\d{{4}}|\d0)s\b"
+)
 _CLOCK = re.compile(
     r"(?P<half>上午|下午|晚上|凌晨|早上|中午)?\s?(?P<h>\d{1,2})[:：](?P<min>\d{2})(?!\d)(?:\s?(?P<ap>am|pm|a\.m|p\.m))?"
     r"|(?P<half2>上午|下午|晚上|凌晨|早上|中午)?(?P<h2>\d{1,2}|[一二三四五六七八九十两]{1,3})[点點时時]"
@@ -201,7 +205,13 @@ _NUMBER = re.compile(
 )
 _HAN_NUMBER = re.compile(rf"[{_HAN_DIGITS}]+(?:点[零〇一二三四五六七八九]+)?")
 _HAN_UNIT = re.compile(r"\s?(?:多|余|餘|来|几)?(?P<han>" + "|".join(_HAN_UNITS) + ")")
+# No unit, and a noun that no list holds: either may be anything that can be counted.
+_UNKNOWN = frozenset(["", "?"])
+_NOUN = re.compile(
+    r"\s(?!(?:of|in|and|or|to|at|on|by|the|for|from|with|is|was|as|but|than|per)\b)[a-z]{2,}|[\u4e00-\u9fff]"
+)
 # 一 before these is a quantity; 一个, 一种, 一天 are mostly not.
+_TELLING = frozenset("二三四五六七八九")
 _SURE_AFTER_ONE = frozenset(
     [
         "个月",
@@ -248,6 +258,7 @@ class Claims:
     decades: set[int] = field(default_factory=set)
     clocks: set[int] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
+    numerals: set[str] = field(default_factory=set)
     text: str = ""
 
     def covers(self, claimed: "Claims") -> bool:
@@ -255,9 +266,10 @@ class Claims:
         return (
             all(self._has_quantity(q) for q in claimed.quantities)
             and all(self._has_day(d) for d in claimed.days)
-            and all(any(d % 100 == own % 100 for own in self.decades) for d in claimed.decades)
+            and all(any(_same_decade(d, own) for own in self.decades) for d in claimed.decades)
             and all(any((c - own) % 720 == 0 for own in self.clocks) for c in claimed.clocks)
             and all(code in self.text for code in claimed.codes)
+            and all(self._has_numeral(numeral) for numeral in claimed.numerals)
         )
 
     def _has_quantity(self, claimed: Quantity) -> bool:
@@ -267,13 +279,18 @@ class Claims:
             if own.family == claimed.family and own.value == claimed.value:
                 return True
             families = {own.family, claimed.family}
-            if "" in families and "share" not in families and claimed.plain == own.plain:
-                return True
-            if families == {"", "share"} and own.value == claimed.value:
+            if "share" in families:
+                if families & _UNKNOWN and own.value == claimed.value:
+                    return True
+            elif families & _UNKNOWN and claimed.plain == own.plain:
                 return True
         if claimed.family or claimed.plain.denominator != 1:
             return False
         return any(int(claimed.plain) in (d.year, d.month, d.day) for d in self.days)
+
+    def _has_numeral(self, numeral: str) -> bool:
+        value = _int(numeral)
+        return numeral in self.text or any(own.plain == value for own in self.quantities)
 
     def _has_day(self, claimed: Day) -> bool:
         years = {own.year for own in self.days} | {
@@ -291,6 +308,10 @@ class Claims:
             if own.year is None and claimed.year in years:
                 return True
         return False
+
+
+def _same_decade(one: int, other: int) -> bool:
+    return one == other or (one % 100 == other % 100 and min(one, other) < 100)
 
 
 def claims_in(text: str, *, generous: bool = False) -> Claims:
@@ -383,16 +404,21 @@ def _take_other(text: str, found: Claims, generous: bool) -> str:
 
 def _take_numbers(text: str, found: Claims, generous: bool) -> None:
     for match in _NUMBER.finditer(text):
+        if len(match.group("digits")) > MAX_DIGITS:
+            continue
         plain = Fraction(match.group("digits").replace(",", ""))
         value = plain
         for scale in _scales(match.group("scale")):
             value *= scale
         unit = match.group("han") or match.group("latin") or ""
         sign = match.group("sign")
-        family, factor = _UNITS.get(unit, ("", Fraction(1)))
+        nothing = "?" if _NOUN.match(text, match.end()) else ""
+        family, factor = _UNITS.get(unit, (nothing, Fraction(1)))
+        if generous and nothing:
+            found.quantities |= _further_on(text, match.end(), value)
         if text[match.start("digits") : match.end()].endswith("%"):
             family, factor = "share", Fraction(1, 100)
-        if sign and family in {"", "count"}:
+        if sign and family in {"", "?", "count"}:
             family, factor = _SIGN[sign], Fraction(1)
         found.quantities.add(Quantity(family, value * factor, value))
     text = _NUMBER.sub(lambda match: " " * len(match.group()), text)
@@ -406,12 +432,28 @@ def _take_numbers(text: str, found: Claims, generous: bool) -> None:
         name = (unit.group("latin") or unit.group("han")) if unit else ""
         family, factor = _UNITS.get(name, ("", Fraction(1)))
         found.quantities.add(Quantity(family, spelt * factor, Fraction(spelt)))
+    for word in re.findall(r"\b[a-z]+th\b|\b(?:first|second|third)\b", text):
+        # "first" and "second" are more often no numbers.
+        if word in _ORDINALS and (generous or word not in {"first", "second"}):
+            value = Fraction(_ORDINALS[word])
+            found.quantities.add(Quantity("", value, value))
     for match in re.finditer(
         r"半(年|天|小时|小時|个月|個月|个小时)|half an? (hour|day|year)", text
     ):
         unit_name = (match.group(1) or match.group(2)).replace("个小时", "小时")
         family, factor = _UNITS[unit_name]
         found.quantities.add(Quantity(family, factor / 2, Fraction(1, 2)))
+
+
+def _further_on(text: str, end: int, value: Fraction) -> set[Quantity]:
+    """Return the readings of a number whose unit stands behind an adjective: "3 working days"."""
+    words = re.compile(r"(?:[\s-][a-z]+){1,3}").match(text, end)
+    found: set[Quantity] = set()
+    for word in re.findall("[a-z]+", words.group()) if words else ():
+        if word in _UNITS and len(word) > 2:
+            family, factor = _UNITS[word]
+            found.add(Quantity(family, value * factor, value))
+    return found
 
 
 def _take_han(text: str, match: re.Match[str], found: Claims, generous: bool) -> None:
@@ -426,20 +468,33 @@ def _take_han(text: str, match: re.Match[str], found: Claims, generous: bool) ->
     sure = len(numeral) > 1 or (name and (numeral != "一" or name in _SURE_AFTER_ONE))
     if numeral in {"千万", "千萬", "万一", "百万", "十分", "万千"} and not name:
         sure = False
-    if sure or generous:
+    ordinal = text[match.start() - 1 : match.start()] == "第"
+    if not sure and not generous and numeral in _TELLING and _is_word(text, match.start()):
+        found.numerals.add(numeral)
+    if sure or ordinal or (generous and (name or len(numeral) > 1)):
         found.quantities.add(Quantity(family, value * factor, value))
+
+
+def _is_word(text: str, at: int) -> bool:
+    """Tell whether one numeral is a word by itself, not a part of 四川 or 三心二意."""
+    start = at
+    while start > max(0, at - 4) and is_han(text[start - 1]):
+        start -= 1
+    run = text[start : at + 5]
+    position = start
+    for word in segment("".join(c for c in run if is_han(c))):
+        if position == at:
+            return len(word) == 1
+        position += len(word)
+    return False
 
 
 def _read_again(text: str, found: Claims) -> None:
     """Add to a source what its words allow beside what they say first."""
-    for word in re.findall(r"\b[a-z]+\b", text):
-        if word in _ORDINALS:
-            value = Fraction(_ORDINALS[word])
-            found.quantities.add(Quantity("", value, value))
-    for digits in re.findall(r"\d+(?:\.\d+)?", text.replace(",", "")):
-        value = Fraction(digits)
-        if "%" in text or "百分" in text or "percent" in text:
-            found.quantities.add(Quantity("share", value / 100, value / 100))
+    if re.search(r"[(（]\s?%|百分比|占比|\bpercentage", text):
+        # A table whose header has the sign has it not at its numbers.
+        for own in [own for own in found.quantities if not own.family]:
+            found.quantities.add(Quantity("share", own.plain / 100, own.plain / 100))
     if re.search(r"一半|半数|半數|\bhalf\b", text):
         found.quantities.add(Quantity("share", Fraction(1, 2), Fraction(1, 2)))
     if re.search(r"\b(?:double|twice)\b|翻倍|翻番|加倍", text):

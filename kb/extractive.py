@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
 from kb.sentences import split_sentences as split_sentences
+from kb.simplify import simplified
 from kb.spans import propose
 from kb.support import question_parts, word_match
 from kb.terms import TermStats, content_words, index_terms
@@ -208,7 +209,7 @@ def _score(
         )
         for word, rarity in rarities.items()
     )
-    typed = kind is not None and bool(typed_spans(sentence.text, kind))
+    typed = kind is not None and bool(typed_spans(simplified(sentence.text), kind))
     score = held / total + _TYPE_BONUS * typed + _RANK_BONUS * (1 - sentence.passage / n_passages)
     return score * _LABEL_FACTOR if sentence.is_label else score
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from kb import stopwords
 from kb.phrases import Word, is_chinese, phrases_of, words_of
+from kb.simplify import simplified
 from kb.span_weights import WEIGHTS
 from kb.terms import normalise, stem
 from kb.typed import AnswerType, Asked, stated_spans, typed_spans
@@ -147,6 +148,7 @@ class _Scene:
     """One sentence before one question: what its words share with it, counted once."""
 
     def __init__(self, asked: Asked, sentence: str) -> None:
+        sentence = simplified(sentence)  # keeps offsets
         self.asked = asked
         self.sentence = sentence
         stated = stated_spans(sentence)
@@ -270,6 +272,8 @@ class _Scene:
         is_near = fit == "exact" or (fit == "holds" and n_words <= 4 and "v" not in kinds)
         if self.group == "stated" and not is_near:
             return None
+        if _is_amount(self.asked.kind) and words[-1].kind == "f":
+            return None
         size = (end - start) if self.chinese else n_words
         bucket = next((str(limit) for limit in _LENGTHS if size <= limit), "more")
         found = [(f"length {bucket}", 1.0), (f"length {bucket} {self.group}", 1.0)]
@@ -346,6 +350,11 @@ def _fit(span: tuple[int, int], typed: AbstractSet[tuple[int, int]]) -> str:
     if any(start <= a and b <= end for a, b in typed):
         return "holds"
     return "part" if any(a < end and start < b for a, b in typed) else "none"
+
+
+def _is_amount(kind: AnswerType | None) -> bool:
+    """Tell whether a question asks for a number, which no 前 or 后 belongs to, as to a date."""
+    return kind in _STATED and kind not in {"date", "year"}
 
 
 def _group(kind: AnswerType | None) -> str:

@@ -302,7 +302,7 @@ def _english_focus(after: str) -> str:
 
 
 def typed_spans(sentence: str, kind: AnswerType) -> list[tuple[int, int]]:
-    """Return the spans of `sentence` that are of this kind by their form; none for most kinds."""
+    """Return the spans of `sentence`, simplified, that are of this kind by their form."""
     chinese = any(is_han(character) for character in sentence)
     patterns: dict[str, re.Pattern[str]] = {
         "number": _NUMBER_ZH if chinese else _NUMBER_EN,
