@@ -46,6 +46,15 @@ _DATE = re.compile(
 )
 _QUOTED = re.compile(r"(?<=[“「『《])[^“”「」『』《》\n]{2,30}(?=[”」』》])")
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})+\b")
+_WRITTEN = dict(
+    enumerate(
+        zip(
+            ["零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十"],
+            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
+            strict=True,
+        )
+    )
+)
 # Words that come and go without changing what a sentence says.
 _REPHRASED = (
     ("其中", ""), ("另外，", ""), ("因此", "所以"), ("目前", "现在"), ("位于", "在"),
@@ -206,8 +215,9 @@ def _swapped(
     for _ in range(50):
         number = str(int(run.group()) + dice.randint(-90, 90) if is_year
                      else dice.randint(1, max(highest, 9)))  # fmt: skip
-        # Absent in every reading that this script can tell: not even as a part of a number.
-        if number != run.group() and number not in folded:
+        # Absent: not even a part of another number, nor written out.
+        written = _WRITTEN.get(int(number), ())
+        if number != run.group() and not any(form in folded for form in (number, *written)):
             return source[: run.start()] + number + source[run.end() :]
     return None
 

@@ -27,6 +27,10 @@ MIN_OVERLAP = 0.4
 MIN_OVERLAP_HINTED = 0.25
 # Sentences of one passage that are read: bounds the time for a table of ten thousand rows.
 MAX_SENTENCES = 400
+# Longest answer sentence that is put together from pieces of a quotation.
+MAX_JOINED = 400
+_PAIRS = (("“", "”"), ("「", "」"), ("『", "』"), ("《", "》"))
+_CLOSERS = frozenset("”」』》")
 
 _MARKER = re.compile(
     r"\s*[\[【［〔](?:passage |citation:|段落)?(\d{1,3}(?:\s?[,，、]\s?\d{1,3})*)[\]】］〕]"
@@ -110,7 +114,7 @@ def _align(
 ) -> Iterator[tuple[int, int, int, str]]:
     """Yield a quote for every sentence of `text` that shares enough with some passage."""
     sources = [source for i, passage in enumerate(passages) for source in _sources(i, passage)]
-    for start, end in split_sentences(text):
+    for start, end in answer_sentences(text):
         sentence = text[start:end]
         terms = _content(sentence)
         if not terms:
@@ -131,6 +135,26 @@ def _align(
                 best, best_key = source, key
         if best is not None:
             yield best.passage, best.start, best.end, sentence
+
+
+def answer_sentences(text: str) -> list[tuple[int, int]]:
+    """Return the sentences of an answer; what stands in quotation marks is not torn apart.
+
+    A sentence that ends inside a quotation goes on to the quotation's end, and one that ends with
+    it ("谁？"他问) to its own, within `MAX_JOINED` characters.
+    """
+    joined: list[tuple[int, int]] = []
+    for start, end in split_sentences(text):
+        if joined:
+            before, last = joined[-1]
+            piece = text[before:last]
+            is_open = any(piece.count(a) > piece.count(b) for a, b in _PAIRS)
+            goes_on = piece[-1:] in _CLOSERS and last == start
+            if end - before <= MAX_JOINED and (is_open or goes_on):
+                joined[-1] = (before, end)
+                continue
+        joined.append((start, end))
+    return joined
 
 
 def _sources(index: int, passage: Passage) -> Iterator[_Source]:

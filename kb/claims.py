@@ -19,167 +19,44 @@ from fractions import Fraction
 
 from kb.numbers import chinese_to_int
 from kb.terms import is_han, normalise, segment
+from kb.units import (
+    CURRENCY_SIGNS,
+    ENGLISH_NUMBER,
+    HAN_DIGITS,
+    HAN_UNITS,
+    MONTH,
+    MONTHS,
+    ORDINALS,
+    SCALES,
+    UNIT,
+    UNITS,
+    WORDS,
+    counters_agree,
+)
 
 # Longest text read: a chunk is far shorter, a document pasted as one sentence is not.
 MAX_CHARS = 20_000
 # Longer runs of digits are no numbers.
 MAX_DIGITS = 40
 
-_HAN_DIGITS = "零〇一二三四五六七八九十百千万萬亿億两兩"
-_SCALES = {"百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
-           "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
-           "trillion": 10**12, "dozen": 12}  # fmt: skip
-
-# Family and factor of each unit; units of one family convert. Counters are all one family.
-_UNITS: dict[str, tuple[str, Fraction]] = {}
-for _family, _factor, _names in (
-    ("time", Fraction(1), "秒 秒钟 秒鐘 second seconds sec"),
-    ("time", Fraction(60), "分钟 分鐘 minute minutes min mins"),
-    ("time", Fraction(3600), "小时 小時 钟头 鐘頭 hour hours hr hrs"),
-    ("time", Fraction(86400), "天 日 工作日 自然日 昼夜 day days"),
-    ("time", Fraction(604800), "周 週 星期 礼拜 禮拜 week weeks"),
-    ("months", Fraction(1), "月 个月 個月 month months"),
-    ("months", Fraction(3), "季度 quarter quarters"),
-    ("months", Fraction(12), "年 周年 週年 year years yr yrs"),
-    ("months", Fraction(12), "岁 歲 周岁"),
-    ("yuan", Fraction(1), "元 块 塊 圆 圓 人民币 yuan rmb cny"),
-    ("yuan", Fraction(1, 10), "角"),
-    ("dollar", Fraction(1), "美元 美金 dollar dollars usd"),
-    ("euro", Fraction(1), "欧元 歐元 euro euros eur"),
-    ("pound", Fraction(1), "英镑 英鎊 gbp"),
-    ("yen", Fraction(1), "日元 日圆 日圓 yen jpy"),
-    ("share", Fraction(1, 100), "% 个百分点 個百分點 percent per\xa0cent"),
-    ("mass", Fraction(1), "克 g gram grams"),
-    ("mass", Fraction(1000), "公斤 千克 kg kilogram kilograms kilo kilos"),
-    ("mass", Fraction(500), "斤 市斤"),
-    ("mass", Fraction(10**6), "吨 噸 tonne tonnes"),
-    ("length", Fraction(1), "毫米 mm millimetre millimetres millimeter millimeters"),
-    ("length", Fraction(10), "厘米 公分 cm centimetre centimetres centimeter centimeters"),
-    ("length", Fraction(1000), "米 公尺 m metre metres meter meters"),
-    ("length", Fraction(10**6), "公里 千米 km kilometre kilometres kilometer kilometers"),
-    ("area", Fraction(1), "平方米 平方公尺 m2"),
-    ("area", Fraction(10**4), "公顷 公頃 hectare hectares"),
-    ("area", Fraction(10**6), "平方公里 平方千米 km2"),
-    ("volume", Fraction(1), "毫升 ml millilitre millilitres milliliter milliliters"),
-    ("volume", Fraction(1000), "升 公升 l litre litres liter liters"),
-    ("degree", Fraction(1), "度 °c ℃ 摄氏度 攝氏度 degree degrees"),
-    ("century", Fraction(1), "世纪 世紀 century centuries"),
-    ("count", Fraction(1), "个 個 人 名 位 本 册 冊 件 条 條 项 項 台 臺 辆 輛 架 艘 所 家 间 "
-     "間 章 篇 首 票 届 屆 期 站 支 只 隻 匹 头 頭 颗 顆 棵 级 級 层 層 座 种 種 部 集 张 張 "
-     "次 回 场 場 枚 套 楼 號 号 组 队 班 步 类 省 市 县 国 "
-     "people persons employees students members books copies items pieces times"),
-):  # fmt: skip
-    for _name in _names.split():
-        _UNITS[_name.replace("\xa0", " ")] = (_family, _factor)
-
-_LATIN_UNITS = sorted((u for u in _UNITS if u.isascii()), key=len, reverse=True)
-_HAN_UNITS = sorted((u for u in _UNITS if not u.isascii()), key=len, reverse=True)
-_UNIT = (
-    r"(?:\s?(?:多|余|餘|来|個|个)?(?P<han>" + "|".join(_HAN_UNITS) + r")"
-    r"|(?:\s|-)?(?P<latin>" + "|".join(map(re.escape, _LATIN_UNITS)) + r")(?![a-z0-9]))"
-)  # fmt: skip
-_SIGN = {"$": "dollar", "us$": "dollar", "€": "euro", "£": "pound", "¥": "yuan", "rmb": "yuan"}
-
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["_", "_", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {word: i for i, word in enumerate(_ONES)} | {
-    word: 10 * i for i, word in enumerate(_TENS) if word != "_"
-}
-_WORD = "|".join(sorted(_WORDS, key=len, reverse=True))
-_ENGLISH_NUMBER = re.compile(
-    rf"\b(?:an?\s(?=hundred|thousand|million|billion|dozen))?"
-    rf"(?:(?:{_WORD}|hundred|thousand|million|billion|dozen)\b(?:[\s-](?:and\s)?(?=(?:{_WORD}|hundred|"
-    rf"thousand|million|billion)\b))?)+"
-)
-_ORDINALS = {
-    word: i
-    for i, word in enumerate(
-        [
-            "first",
-            "second",
-            "third",
-            "fourth",
-            "fifth",
-            "sixth",
-            "seventh",
-            "eighth",
-            "ninth",
-            "tenth",
-            "eleventh",
-            "twelfth",
-            "thirteenth",
-            "fourteenth",
-            "fifteenth",
-            "sixteenth",
-            "seventeenth",
-            "eighteenth",
-            "nineteenth",
-            "twentieth",
-        ],
-        start=1,
-    )
-}
-_MONTHS = {
-    name: i
-    for i, names in enumerate(
-        [
-            "january jan",
-            "february feb",
-            "march mar",
-            "april apr",
-            "may",
-            "june jun",
-            "july jul",
-            "august aug",
-            "september sep sept",
-            "october oct",
-            "november nov",
-            "december dec",
-        ],
-        start=1,
-    )
-    for name in names.split()
-}
-_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 # First year of an era, less one.
 _ERAS = {"民国": 1911, "民國": 1911, "明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988,
          "令和": 2018, "公元前": 0, "西元前": 0, "前": 0}  # fmt: skip
-_N = rf"(?:\d{{1,4}}|[{_HAN_DIGITS}元]{{1,5}})"
-_DAY = rf"(?:\d{{1,2}}|[{_HAN_DIGITS}廿卅]{{1,3}})"
+_N = rf"(?:\d{{1,4}}|[{HAN_DIGITS}元]{{1,5}})"
+_DAY = rf"(?:\d{{1,2}}|[{HAN_DIGITS}廿卅]{{1,3}})"
 _DATE = re.compile(
     rf"(?P<era>民国|民國|明治|大正|昭和|平成|令和|公元前|西元前)?(?P<y>{_N})\s?年(?!代|[度级級])"
     rf"(?:\s?(?P<m>{_DAY})\s?月(?:份|\s?(?P<d>{_DAY})\s?[日号號])?)?"
     rf"|(?P<m2>{_DAY})\s?月(?:\s?(?P<d2>{_DAY})\s?[日号號]|份|(?![\u4e00-\u9fff]{{0,1}}[后後内內间間]))"
     rf"|(?<![\d.])(?P<y3>\d{{4}})[-/.](?P<m3>\d{{1,2}})[-/.](?P<d3>\d{{1,2}})(?![\d.])"
-    rf"|\b(?P<m4>{_MONTH})\b\.?\s(?P<d4>\d{{1,2}})(?:st|nd|rd|th)?(?!\d)(?:,?\s(?:of\s)?(?P<y4>\d{{4}})\b)?"
-    rf"|\b(?P<d5>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<m5>{_MONTH})\b\.?(?:,?\s(?P<y5>\d{{4}})\b)?"
-    rf"|\b(?P<m6>{_MONTH})\b\.?,?\s(?:of\s)?(?P<y6>\d{{4}})\b"
+    rf"|\b(?P<m4>{MONTH})\b\.?\s(?P<d4>\d{{1,2}})(?:st|nd|rd|th)?(?!\d)(?:,?\s(?:of\s)?(?P<y4>\d{{4}})\b)?"
+    rf"|\b(?P<d5>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<m5>{MONTH})\b\.?(?:,?\s(?P<y5>\d{{4}})\b)?"
+    rf"|\b(?P<m6>{MONTH})\b\.?,?\s(?:of\s)?(?P<y6>\d{{4}})\b"
     rf"|\b(?:in|since|by|from|until|during|of|before|after|year)\s(?P<y7>1\d{{3}}|20\d\d)\b"
     r"(?![.,:]\d|\s?[%°]|s\b|\s[a-z]{2,6}s\b)"
 )
 _DECADE = re.compile(
-    rf"(?:(?:\d{{1,2}}|[{_HAN_DIGITS}]{{1,3}}|上|本)世[纪紀])?(\d{{2}}|\d{{4}}|[{_HAN_DIGITS}]{{2,4}})\s?年代|\b(\d{{4}}|\d0)s\b"
+    rf"(?:(?:\d{{1,2}}|[{HAN_DIGITS}]{{1,3}}|上|本)世[纪紀])?(\d{{2}}|\d{{4}}|[{HAN_DIGITS}]{{2,4}})\s?年代|\b(\d{{4}}|\d0)s\b"
 )
 _CLOCK = re.compile(
     r"(?P<half>上午|下午|晚上|凌晨|早上|中午)?\s?(?P<h>\d{1,2})[:：](?P<min>\d{2})(?!\d)(?:\s?(?P<ap>am|pm|a\.m|p\.m))?"
@@ -188,7 +65,7 @@ _CLOCK = re.compile(
     r"|\b(?P<h3>\d{1,2})\s?(?P<ap3>am|pm|a\.m|p\.m)\b"
 )
 _FRACTION = re.compile(
-    rf"(?P<den>[{_HAN_DIGITS}\d]{{1,6}})分之(?P<num>[{_HAN_DIGITS}\d点點.]{{1,9}})"
+    rf"(?P<den>[{HAN_DIGITS}\d]{{1,6}})分之(?P<num>[{HAN_DIGITS}\d点點.]{{1,9}})"
     r"|\b(?P<n>one|two|three|four|five)[\s-](?P<d>half|halves|third|quarter|fourth|fifth|sixth|eighth|tenth)s?\b"
     r"|(?<![\d/])(?P<a>\d{1,2})/(?P<b>\d{1,2})(?![\d/])"
 )
@@ -201,15 +78,18 @@ _CODE = re.compile(
 _NUMBER = re.compile(
     r"(?P<sign>us\$|rmb|[$€£¥])?\s?(?<![\d.])(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
     r"(?P<scale>\s?(?:百|千)?[万萬亿億]+|\s?[百千](?![\u4e00-\u9fff]?瓦|米|克)|\s(?:hundred|thousand|million|billion|"
-    r"trillion|dozen)\b|(?:k|m|bn)\b(?=\s?$|\s?[,;.]))?(?:" + _UNIT + r")?"
+    r"trillion|dozen)\b|(?:k|m|bn)\b(?=\s?$|\s?[,;.]))?(?:" + UNIT + r")?"
 )
-_HAN_NUMBER = re.compile(rf"[{_HAN_DIGITS}]+(?:点[零〇一二三四五六七八九]+)?")
-_HAN_UNIT = re.compile(r"\s?(?:多|余|餘|来|几)?(?P<han>" + "|".join(_HAN_UNITS) + ")")
+_HAN_NUMBER = re.compile(rf"[{HAN_DIGITS}]+(?:点[零〇一二三四五六七八九]+)?")
+_HAN_UNIT = re.compile(r"\s?(?:多|余|餘|来|几)?(?P<han>" + "|".join(HAN_UNITS) + ")")
 # No unit, and a noun that no list holds: either may be anything that can be counted.
 _UNKNOWN = frozenset(["", "?"])
 _NOUN = re.compile(
     r"\s(?!(?:of|in|and|or|to|at|on|by|the|for|from|with|is|was|as|but|than|per)\b)[a-z]{2,}|[\u4e00-\u9fff]"
 )
+_TH = re.compile(r"(?:st|nd|rd|th)\b")
+# The first number of 2至17公分 and "2 to 17 cm" has the unit of the second.
+_RANGE = re.compile(r"\s?(?:至|到|[-–—~～]|to|or|and)\s?\d[\d,.]*" + UNIT)
 # 一 before these is a quantity; 一个, 一种, 一天 are mostly not.
 _TELLING = frozenset("二三四五六七八九")
 _SURE_AFTER_ONE = frozenset(
@@ -233,11 +113,15 @@ _SURE_AFTER_ONE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A value in the base unit of its family; `plain` is the number as written, unscaled."""
+    """A value in the base unit of its family; `plain` is in the unit as written.
+
+    Family "" has no unit, "?" a noun that no list holds; `counter` is the word a "count" has.
+    """
 
     family: str
     value: Fraction
     plain: Fraction
+    counter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,17 +157,8 @@ class Claims:
         )
 
     def _has_quantity(self, claimed: Quantity) -> bool:
-        if claimed in self.quantities:
+        if claimed in self.quantities or any(_agree(claimed, own) for own in self.quantities):
             return True
-        for own in self.quantities:
-            if own.family == claimed.family and own.value == claimed.value:
-                return True
-            families = {own.family, claimed.family}
-            if "share" in families:
-                if families & _UNKNOWN and own.value == claimed.value:
-                    return True
-            elif families & _UNKNOWN and claimed.plain == own.plain:
-                return True
         if claimed.family or claimed.plain.denominator != 1:
             return False
         return any(int(claimed.plain) in (d.year, d.month, d.day) for d in self.days)
@@ -308,6 +183,21 @@ class Claims:
             if own.year is None and claimed.year in years:
                 return True
         return False
+
+
+def _agree(claimed: Quantity, own: Quantity) -> bool:
+    families = {claimed.family, own.family}
+    if len(families) == 1 and "count" in families:
+        return claimed.value == own.value and counters_agree(claimed.counter, own.counter)
+    if len(families) == 1:
+        return claimed.value == own.value
+    if "share" in families:
+        return not families.isdisjoint(_UNKNOWN) and claimed.value == own.value
+    if "ordinal" in families:
+        return bool(families & {"count", "century", ""}) and claimed.plain == own.plain
+    if families == {"?", "count"} and is_han(claimed.counter or "?"):
+        return claimed.plain == own.plain and counters_agree(claimed.counter, own.counter)
+    return not families.isdisjoint(_UNKNOWN) and claimed.plain == own.plain
 
 
 def _same_decade(one: int, other: int) -> bool:
@@ -380,7 +270,7 @@ def _take_other(text: str, found: Claims, generous: bool) -> str:
         if parts["den"]:
             low, high = _value(parts["den"]), _value(parts["num"])
         elif parts["n"]:
-            low, high = Fraction(_DENOMINATORS[parts["d"]]), Fraction(_WORDS[parts["n"]])
+            low, high = Fraction(_DENOMINATORS[parts["d"]]), Fraction(WORDS[parts["n"]])
         else:
             low, high = Fraction(int(parts["b"])), Fraction(int(parts["a"]))
         if not low or high is None:
@@ -411,37 +301,45 @@ def _take_numbers(text: str, found: Claims, generous: bool) -> None:
         for scale in _scales(match.group("scale")):
             value *= scale
         unit = match.group("han") or match.group("latin") or ""
+        if not unit and (ranged := _RANGE.match(text, match.end())):
+            unit = ranged.group("han") or ranged.group("latin") or ""
         sign = match.group("sign")
-        nothing = "?" if _NOUN.match(text, match.end()) else ""
-        family, factor = _UNITS.get(unit, (nothing, Fraction(1)))
+        noun = _NOUN.match(text, match.end())
+        nothing = "?" if noun else ""
+        if noun and not unit and is_han(noun.group()):
+            unit = noun.group()  # 4系: a counter that no list holds
+        family, factor = UNITS.get(unit, (nothing, Fraction(1)))
         if generous and nothing:
             found.quantities |= _further_on(text, match.end(), value)
         if text[match.start("digits") : match.end()].endswith("%"):
             family, factor = "share", Fraction(1, 100)
         if sign and family in {"", "?", "count"}:
-            family, factor = _SIGN[sign], Fraction(1)
-        found.quantities.add(Quantity(family, value * factor, value))
+            family, factor = CURRENCY_SIGNS[sign], Fraction(1)
+        if text[: match.start("digits")].endswith("第") or _TH.match(text, match.end()):
+            family, factor = "ordinal", Fraction(1)
+        found.quantities.add(Quantity(family, value * factor, value, _counter(family, unit)))
     text = _NUMBER.sub(lambda match: " " * len(match.group()), text)
     for match in _HAN_NUMBER.finditer(text):
         _take_han(text, match, found, generous)
-    for match in _ENGLISH_NUMBER.finditer(text):
+    for match in ENGLISH_NUMBER.finditer(text):
         spelt = _english(match.group())
         if spelt is None or (spelt == 1 and not generous):
             continue
-        unit = re.compile(_UNIT).match(text, match.end())
+        unit = re.compile(UNIT).match(text, match.end())
         name = (unit.group("latin") or unit.group("han")) if unit else ""
-        family, factor = _UNITS.get(name, ("", Fraction(1)))
-        found.quantities.add(Quantity(family, spelt * factor, Fraction(spelt)))
+        family, factor = UNITS.get(name, ("", Fraction(1)))
+        counter = _counter(family, name)
+        found.quantities.add(Quantity(family, spelt * factor, Fraction(spelt), counter))
     for word in re.findall(r"\b[a-z]+th\b|\b(?:first|second|third)\b", text):
         # "first" and "second" are more often no numbers.
-        if word in _ORDINALS and (generous or word not in {"first", "second"}):
-            value = Fraction(_ORDINALS[word])
-            found.quantities.add(Quantity("", value, value))
+        if word in ORDINALS and (generous or word not in {"first", "second"}):
+            value = Fraction(ORDINALS[word])
+            found.quantities.add(Quantity("ordinal", value, value))
     for match in re.finditer(
         r"半(年|天|小时|小時|个月|個月|个小时)|half an? (hour|day|year)", text
     ):
         unit_name = (match.group(1) or match.group(2)).replace("个小时", "小时")
-        family, factor = _UNITS[unit_name]
+        family, factor = UNITS[unit_name]
         found.quantities.add(Quantity(family, factor / 2, Fraction(1, 2)))
 
 
@@ -450,8 +348,8 @@ def _further_on(text: str, end: int, value: Fraction) -> set[Quantity]:
     words = re.compile(r"(?:[\s-][a-z]+){1,3}").match(text, end)
     found: set[Quantity] = set()
     for word in re.findall("[a-z]+", words.group()) if words else ():
-        if word in _UNITS and len(word) > 2:
-            family, factor = _UNITS[word]
+        if word in UNITS and len(word) > 2:
+            family, factor = UNITS[word]
             found.add(Quantity(family, value * factor, value))
     return found
 
@@ -464,15 +362,22 @@ def _take_han(text: str, match: re.Match[str], found: Claims, generous: bool) ->
         return
     unit = _HAN_UNIT.match(text, match.end())
     name = unit.group("han") if unit else ""
-    family, factor = _UNITS.get(name, ("", Fraction(1)))
+    family, factor = UNITS.get(name, ("", Fraction(1)))
     sure = len(numeral) > 1 or (name and (numeral != "一" or name in _SURE_AFTER_ONE))
     if numeral in {"千万", "千萬", "万一", "百万", "十分", "万千"} and not name:
         sure = False
     ordinal = text[match.start() - 1 : match.start()] == "第"
     if not sure and not generous and numeral in _TELLING and _is_word(text, match.start()):
         found.numerals.add(numeral)
+    if ordinal:
+        family, factor = "ordinal", Fraction(1)
     if sure or ordinal or (generous and (name or len(numeral) > 1)):
-        found.quantities.add(Quantity(family, value * factor, value))
+        counter = _counter(family, name)
+        found.quantities.add(Quantity(family, value * factor, value, counter))
+
+
+def _counter(family: str, unit: str) -> str:
+    return unit if family in {"count", "?"} else ""
 
 
 def _is_word(text: str, at: int) -> bool:
@@ -509,26 +414,26 @@ def _read_again(text: str, found: Claims) -> None:
 def _scales(scale: str | None) -> Iterator[int]:
     if scale:
         word = scale.strip()
-        if word in _SCALES:
-            yield _SCALES[word]
+        if word in SCALES:
+            yield SCALES[word]
         elif word in {"k", "m", "bn"}:
             yield {"k": 1000, "m": 10**6, "bn": 10**9}[word]
         else:
-            yield from (_SCALES[c] for c in word)
+            yield from (SCALES[c] for c in word)
 
 
 def _english(words: str) -> int | None:
     total = current = 0
     seen = False
     for word in re.findall(r"[a-z]+", words):
-        if word in _WORDS:
-            current += _WORDS[word]
+        if word in WORDS:
+            current += WORDS[word]
             seen = True
         elif word in {"hundred", "dozen"}:
-            current = (current or 1) * _SCALES[word]
+            current = (current or 1) * SCALES[word]
             seen = True
-        elif word in _SCALES:
-            total += (current or 1) * _SCALES[word]
+        elif word in SCALES:
+            total += (current or 1) * SCALES[word]
             current = 0
             seen = True
     return total + current if seen else None
@@ -563,7 +468,7 @@ def _month(parts: dict[str, str | None]) -> int | None:
     for name in ("m4", "m5", "m6"):
         text = parts.get(name)
         if text:
-            return _MONTHS[text]
+            return MONTHS[text]
     return _first_int(parts, "m", "m2", "m3")
 
 
