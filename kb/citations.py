@@ -10,12 +10,13 @@ Not checked: whether a sentence follows from its quote; that takes a model.
 """
 
 import bisect
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kb import stopwords
-from kb.numbers import numbers_in
+from kb.claims import Claims, claims_in
 from kb.records import AnswerSpan, Citation, Draft, Passage
 from kb.sentences import split_sentences
 from kb.terms import index_terms, is_single, normalise
@@ -26,6 +27,10 @@ MIN_OVERLAP = 0.4
 MIN_OVERLAP_HINTED = 0.25
 # Sentences of one passage that are read: bounds the time for a table of ten thousand rows.
 MAX_SENTENCES = 400
+# Longest answer sentence that is put together from pieces of a quotation.
+MAX_JOINED = 400
+_PAIRS = (("“", "”"), ("「", "」"), ("『", "』"), ("《", "》"))
+_CLOSERS = frozenset("”」』》")
 
 _MARKER = re.compile(
     r"\s*[\[【［〔](?:passage |citation:|段落)?(\d{1,3}(?:\s?[,，、]\s?\d{1,3})*)[\]】］〕]"
@@ -33,16 +38,12 @@ _MARKER = re.compile(
 # Names in quotation marks of either language, and titles of works. Straight quotes pair up.
 _QUOTED = re.compile(
     r"«([^«»]{1,100})»|“([^“”]{1,100})”|「([^「」]{1,100})」|『([^『』]{1,100})』"
-    r"|《([^《》]{1,100})》|\"([^\"\n]{1,100})\""
+    r"|《([^《》]{1,100})》|\"([^\"\n]{1,100})\"|‘([^‘’\n]{1,100})’(?!\w)"
+    r"|(?<!\w)'([^'\n]{2,60})'(?!\w)"
 )
-_MONTHS = {
-    "january": 1, "february": 2, "march": 3, "april": 4, "may": 5, "june": 6, "july": 7,
-    "august": 8, "september": 9, "october": 10, "november": 11, "december": 12,
-    "jan": 1, "feb": 2, "mar": 3, "apr": 4, "jun": 6, "jul": 7, "aug": 8, "sep": 9, "sept": 9,
-    "oct": 10, "nov": 11, "dec": 12,
-}  # fmt: skip
-_MONTH = "|".join(_MONTHS)
-_MONTH_NAME = re.compile(rf"\b({_MONTH})\b\.?(?=\s\d)|(?<=\d\s)\b({_MONTH})\b")
+
+
+_IGNORED = re.compile(r"[\s\"'‘’“”«»「」『』《》]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,16 @@ def is_supported(sentence: str, source: str) -> bool:
     Numbers are compared by value (``1,900`` is ``１９００``, ``百分之五`` is ``5%``), names without
     regard to case, width and white space.
     """
-    claimed = set(numbers_in(_month_numbers(sentence)))
-    if not claimed <= set(numbers_in(_month_numbers(source))):
+    if not _stated(source).covers(claims_in(sentence)):
         return False
     folded = _folded(source)
-    return all(_folded(name) in folded for name in _quoted_names(sentence))
+    return all(_folded(name).strip(".,。，、；：!?") in folded for name in _quoted_names(sentence))
+
+
+@functools.lru_cache(maxsize=32)
+def _stated(source: str) -> Claims:
+    """Return what a passage states; cached, since every sentence citing it asks."""
+    return claims_in(source, generous=True)
 
 
 def _align(
@@ -108,7 +114,7 @@ def _align(
 ) -> Iterator[tuple[int, int, int, str]]:
     """Yield a quote for every sentence of `text` that shares enough with some passage."""
     sources = [source for i, passage in enumerate(passages) for source in _sources(i, passage)]
-    for start, end in split_sentences(text):
+    for start, end in answer_sentences(text):
         sentence = text[start:end]
         terms = _content(sentence)
         if not terms:
@@ -129,6 +135,26 @@ def _align(
                 best, best_key = source, key
         if best is not None:
             yield best.passage, best.start, best.end, sentence
+
+
+def answer_sentences(text: str) -> list[tuple[int, int]]:
+    """Return the sentences of an answer; what stands in quotation marks is not torn apart.
+
+    A sentence that ends inside a quotation goes on to the quotation's end, and one that ends with
+    it ("谁？"他问) to its own, within `MAX_JOINED` characters.
+    """
+    joined: list[tuple[int, int]] = []
+    for start, end in split_sentences(text):
+        if joined:
+            before, last = joined[-1]
+            piece = text[before:last]
+            is_open = any(piece.count(a) > piece.count(b) for a, b in _PAIRS)
+            goes_on = piece[-1:] in _CLOSERS and last == start
+            if end - before <= MAX_JOINED and (is_open or goes_on):
+                joined[-1] = (before, end)
+                continue
+        joined.append((start, end))
+    return joined
 
 
 def _sources(index: int, passage: Passage) -> Iterator[_Source]:
@@ -199,11 +225,5 @@ def _quoted_names(sentence: str) -> Iterator[str]:
 
 
 def _folded(text: str) -> str:
-    return re.sub(r"\s+", "", normalise(text))
-
-
-def _month_numbers(text: str) -> str:
-    """Write English month names beside a number as numbers, so that dates compare."""
-    return _MONTH_NAME.sub(
-        lambda match: str(_MONTHS[(match.group(1) or match.group(2))]), text.casefold()
-    )
+    """Return `text` without white space and quotation marks, as names are compared."""
+    return _IGNORED.sub("", normalise(text))

@@ -4,9 +4,9 @@ import re
 
 _CLOSING = "”’」』）)》】\"'"
 # A full stop ends an English sentence only before white space and not after an initial, a list
-# number or a common abbreviation; Chinese marks always do.
+# number or a common abbreviation; Chinese marks always do, but for 《谁？》， where more follows.
 _END = re.compile(
-    rf"[。！？!?；…]+[{_CLOSING}]*"
+    rf"(?>[。！？!?；…]+[{_CLOSING}]*)(?![，、：])"
     rf"|(?<![\s.(][A-Z])(?<!^[A-Z])(?<!Mr)(?<!Mrs)(?<!Ms)(?<!Dr)(?<!St)(?<!No)(?<!vs)(?<!Inc)"
     rf"(?<!Ltd)(?<!e\.g)(?<!i\.e)(?<!etc)(?<![\n ]\d)(?<![\n ]\d\d)(?<!^\d)\."
     rf"[{_CLOSING}]*(?=\s|$|[A-Z][a-z]+ )"
