@@ -5,8 +5,8 @@ characters. So a page that was saved twice is shown once, but two rows of a pric
 years of one report, are both shown.
 """
 
+import heapq
 import re
-import zlib
 from dataclasses import dataclass, field
 
 from kb.terms import normalise
@@ -27,14 +27,14 @@ _BETWEEN_WORDS = re.compile(r"[\W_]+")
 class SeenTexts:
     """The texts that were let through so far."""
 
-    _by_hash: dict[int, list[tuple[tuple[str, ...], set[int]]]] = field(default_factory=dict)
+    _by_hash: dict[int, list[tuple[tuple[str, ...], set[str]]]] = field(default_factory=dict)
 
     def is_new(self, text: str) -> bool:
         """Remember `text` and return True, or return False if a remembered one says the same."""
         folded = normalise(text)
         numbers = tuple(_NUMBER.findall(folded))
         shingles = _shingles(_BETWEEN_WORDS.sub(" ", folded).strip())
-        sketch = sorted(shingles)[:SKETCH_SIZE]
+        sketch = heapq.nsmallest(SKETCH_SIZE, map(hash, shingles))
         for key in sketch:
             for seen_numbers, seen in self._by_hash.get(key, ()):
                 if seen_numbers == numbers and _share(shingles, seen) >= SAME_SHARE:
@@ -44,12 +44,12 @@ class SeenTexts:
         return True
 
 
-def _shingles(text: str) -> set[int]:
-    """Return hashes of all runs of characters; the whole text if it is shorter than one."""
+def _shingles(text: str) -> set[str]:
+    """Return all runs of characters; the whole text if it is shorter than one."""
     last = max(len(text) - SHINGLE_CHARS, 0)
-    return {zlib.crc32(text[i : i + SHINGLE_CHARS].encode()) for i in range(last + 1)}
+    return {text[i : i + SHINGLE_CHARS] for i in range(last + 1)}
 
 
-def _share(one: set[int], other: set[int]) -> float:
+def _share(one: set[str], other: set[str]) -> float:
     common = len(one & other)
     return common / (len(one) + len(other) - common)

@@ -3,7 +3,7 @@
 Ranks alone are robust, but do not tell a clear first from one of many; so half of a chunk's score
 is how near it comes to the channel's best. Chosen on every other question of the English sets: of
 the first hits 66 instead of 89 of 500 were wrong there, 70 instead of 77 on the other half;
-recall@5 changed by two questions up in one half and one down in the other.
+recall@5 rose by two questions there and fell by one on the other half.
 """
 
 import unicodedata

@@ -7,7 +7,7 @@ database in the end; what is gone there is dropped and the search widened.
 
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from kb.records import (
 from kb.reranker import Reranker
 from kb.storage.bases import check_fulltext_version, find_base
 from kb.storage.database import Database
-from kb.storage.fulltext import FullText
+from kb.storage.fulltext import FrequencyCache, FullText
 from kb.terms import FULLTEXT, TermStats
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Retriever:
         self._threads = ThreadPoolExecutor(thread_name_prefix="dense")
         self._views: dict[str, IndexView] = {}
         self._versions = VersionCache()
+        self._frequencies = FrequencyCache()
 
     def search(self, question: Question) -> Retrieval:
         """Return the `top_k` best hits over all of the question's knowledge bases.
@@ -122,7 +123,8 @@ class Retriever:
             allowed = allowed_chunks(session, bases, question.filter)
         for base in bases:
             check_fulltext_version(base, FULLTEXT)
-        vectors = self._embed(question, bases)
+        # Embedding runs beside the first lexical search.
+        vectors = self._threads.submit(self._embed, question, bases)
         depth = max(CANDIDATES, 2 * question.top_k)
         while True:
             found = self._found(question, bases, vectors, allowed, depth)
@@ -193,7 +195,7 @@ class Retriever:
         self,
         question: Question,
         bases: Sequence[KnowledgeBase],
-        vectors: Mapping[str, Vectors],
+        vectors: Future[dict[str, Vectors]],
         allowed: Mapping[str, ChunkIds] | None,
         depth: int,
     ) -> _Found:
@@ -205,10 +207,11 @@ class Retriever:
     def _dense(
         self,
         bases: Sequence[KnowledgeBase],
-        vectors: Mapping[str, Vectors],
+        embedded: Future[dict[str, Vectors]],
         allowed: Mapping[str, ChunkIds] | None,
         depth: int,
     ) -> dict[str, list[tuple[int, float]]]:
+        vectors = embedded.result()
         return {
             base.id: self.view(base).search(
                 vectors[base.id], depth, None if allowed is None else allowed[base.id]
@@ -229,7 +232,7 @@ class Retriever:
         stats: dict[str, TermStats] = {}
         with self._database.read() as session:
             for base in bases:
-                fulltext = FullText(session, base.id)
+                fulltext = FullText(session, base.id, self._frequencies)
                 stats[base.id] = fulltext.stats(question.text)
                 if question.channel != "dense":
                     hits[base.id] = fulltext.search(
@@ -365,10 +368,10 @@ def check_question(question: Question) -> None:
 def _candidate(proposal: _Proposal, place: Place | None, dropped: DropReason) -> Candidate:
     return Candidate(
         chunk_id=proposal.chunk_id,
-        document_id=place.row.document_id if place else "",
+        document_id=place.chunk.document_id if place else "",
         document=place.document if place else "",
-        start=place.row.start if place else 0,
-        end=place.row.end if place else 0,
+        start=place.chunk.start if place else 0,
+        end=place.chunk.end if place else 0,
         score=proposal.score,
         dense=proposal.channels.dense,
         lexical=proposal.channels.lexical,

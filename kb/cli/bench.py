@@ -105,9 +105,10 @@ def bench_search(
 
     Random vectors know every script, so each question searches both channels.
 
-    `p50_ms` and `p95_ms` are of a whole hybrid search without embedding the question; the parts
-    are medians. Dense and lexical run side by side, `hydrate_ms` is what a search takes beside
-    the slower one. `open_s` opens the index from its snapshot in a new object.
+    `p50_ms` and `p95_ms` are of a whole hybrid search with the embedding of the question,
+    `ask_p50_ms` and `ask_p95_ms` of a whole answer by the extractive answerer; the parts are
+    medians. Embedding and dense run beside lexical, `hydrate_ms` is what a search takes beside
+    the slower side. `open_s` opens the index from its snapshot in a new object.
     """
     import psutil
 

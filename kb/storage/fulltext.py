@@ -9,12 +9,15 @@ of a few thousand chunks all terms find. `python -m benchmarks.million` shows th
 the recall.
 """
 
+import threading
 from collections.abc import Sequence
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kb.protocols import ChunkIds
 from kb.storage import sqlite
+from kb.storage.tables import KnowledgeBaseRow
 from kb.terms import TermStats, content_words, index_terms, is_han, is_single, pairs, query_terms
 
 # A term in more chunks than this share says next to nothing.
@@ -29,6 +32,8 @@ POSTING_BUDGET = 4_000
 # Postings of the other terms: they are only passed over, a hundred times faster than scored.
 SCORING_BUDGET = 100_000
 MAX_QUERY_TERMS = 64
+# Frequencies kept in memory for each base: a few megabytes.
+MAX_CACHED_TERMS = 20_000
 # Terms whose frequency is asked for: bounds the work for a question of 100,000 characters.
 MAX_CANDIDATE_TERMS = 512
 # Single characters help with paraphrase (`kb eval` on zh_para), but are so common that counting
@@ -38,12 +43,36 @@ MAX_CHUNKS_FOR_SINGLES = 20_000
 COLUMN_WEIGHTS = (2.0, 1.0)
 
 
+class FrequencyCache:
+    """Frequencies read before, by base, for as long as the base has not changed.
+
+    Counting a common term reads all its postings, and questions share their common terms. Safe to
+    share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_base: dict[str, tuple[int, int, dict[str, int]]] = {}
+
+    def known(self, kb_id: str, seq: int) -> tuple[int, dict[str, int]] | None:
+        """Return the number of chunks and a copy of the frequencies as of `seq`, 0 for absent."""
+        with self._lock:
+            stored_seq, n_chunks, frequencies = self._by_base.get(kb_id, (-1, 0, {}))
+            return (n_chunks, dict(frequencies)) if stored_seq == seq else None
+
+    def remember(self, kb_id: str, seq: int, n_chunks: int, frequencies: dict[str, int]) -> None:
+        with self._lock:
+            kept = frequencies if len(frequencies) <= MAX_CACHED_TERMS else {}
+            self._by_base[kb_id] = (seq, n_chunks, kept)
+
+
 class FullText:
     """Implements `kb.protocols.Lexical` over one session, for one transaction."""
 
-    def __init__(self, session: Session, kb_id: str) -> None:
+    def __init__(self, session: Session, kb_id: str, cache: FrequencyCache | None = None) -> None:
         self._session = session
         self._kb_id = kb_id
+        self._cache = cache
 
     def create(self) -> None:
         """Make the empty table of this knowledge base."""
@@ -126,14 +155,31 @@ class FullText:
 
         One reading serves `search` and, with the pairs of Chinese content words, `kb.support`.
         """
-        n_chunks = self.count()
+        seq, n_chunks, known = self._known_frequencies()
         words = content_words(question)[:MAX_CANDIDATE_TERMS]
         terms = dict.fromkeys(words)
         for word in words:
             terms.update(dict.fromkeys(pairs(word) if is_han(word) else ()))
         terms.update(dict.fromkeys(_candidate_terms(question, n_chunks)))
-        frequencies = sqlite.fulltext_frequencies(self._session, self._kb_id, terms)
-        return TermStats(n_chunks=n_chunks, frequencies=frequencies)
+        missing = [term for term in terms if term not in known]
+        if missing:
+            read = sqlite.fulltext_frequencies(self._session, self._kb_id, missing)
+            known.update({term: read.get(term, 0) for term in missing})
+            if self._cache is not None and seq is not None:
+                self._cache.remember(self._kb_id, seq, n_chunks, known)
+        return TermStats(
+            n_chunks=n_chunks, frequencies={term: known[term] for term in terms if known[term]}
+        )
+
+    def _known_frequencies(self) -> tuple[int | None, int, dict[str, int]]:
+        """Return the base's last change, its number of chunks, and what is cached as of then."""
+        if self._cache is None:
+            return None, self.count(), {}
+        seq = self._session.scalar(
+            select(KnowledgeBaseRow.last_seq).where(KnowledgeBaseRow.id == self._kb_id)
+        )
+        cached = None if seq is None else self._cache.known(self._kb_id, seq)
+        return (seq, self.count(), {}) if cached is None else (seq, *cached)
 
     def _known_terms(self, query: str, stats: TermStats) -> list[tuple[int, str]]:
         """Return the terms that the base holds, rarest first, each behind its frequency."""
