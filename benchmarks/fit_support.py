@@ -18,6 +18,7 @@ retrieved, so that another fit need not ask again; delete it when retrieval chan
 
 import argparse
 import hashlib
+import math
 import pickle
 import random
 import sys
@@ -26,12 +27,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kb.cli.edge import Edge
 from kb.cli.eval_target import eval_services, ingest_set
 from kb.question_sets import QuestionSet, SetQuestion, load_set, sample
 from kb.records import EmbedderSpec, Hit, Question
+from kb.refusal_curve import auroc
+from kb.support import DEFAULT_SUPPORT_THRESHOLD, has_han, weigh
 from kb.terms import TermStats, index_terms
 
 if TYPE_CHECKING:
@@ -190,15 +195,152 @@ def examples(edge: Edge, folder: Path, sets: Sequence[str], kept: Path | None) -
     return found
 
 
+# The features that each group of questions is judged by, fitted apart.
+FEATURES = {
+    "_WEIGHTS_HAN": (
+        "log_evidence", "in_window", "rarest_missing", "lacks_name", "lacks_number", "log_chunks",
+    ),
+    "_WEIGHTS_OTHER": (
+        "log_evidence", "in_sentence", "lacks_name", "lacks_number", "not_denied",
+        "says_opposite", "cosine", "log_chunks",
+    ),
+}  # fmt: skip
+# Paraphrases are few, and the hardest to answer; adversarial and removed ones are what we are for.
+COUNTS_AS = {"zh_para": 12.0, "zh_para less gold": 4.0, "zh_unans": 3.0, "en_squad2_unans": 3.0}
+# Of the answerable questions of these sets such a share, at most, is refused at the default: less
+# than a tenth, since other sets are not these.
+TARGET_FALSE_REFUSALS = {"_WEIGHTS_HAN": 0.09, "_WEIGHTS_OTHER": 0.07}
+TARGET_SETS = {
+    "_WEIGHTS_HAN": ("zh_unans", "zh_hant_drcd"),
+    "_WEIGHTS_OTHER": ("en_squad2_unans", "en_squad"),
+}
+_PENALTY = 1.0
+
+
+def fit(found: Sequence[Example], group: str) -> dict[str, float]:
+    """Fit the weights of one group on the fitted half, by Newton steps.
+
+    The best hit of a question decides, and which one that is depends on the weights: so fitting and
+    choosing take turns.
+    """
+    names = FEATURES[group]
+    kept = [
+        (example, rows)
+        for example in found
+        if example.is_fitted and len(rows := _rows(example, names))
+    ]
+    y = np.array([example.is_answerable for example, _ in kept], dtype=float)
+    counts = np.array([_counts_as(example) for example, _ in kept])
+    everything = np.concatenate([rows for _, rows in kept])
+    mean, scale = everything.mean(axis=0), everything.std(axis=0) + 1e-9
+    scaled = [(rows - mean) / scale for _, rows in kept]
+    weights = np.zeros(len(names) + 1)
+    for _ in range(6):
+        chosen = [rows[np.argmax(rows @ weights[1:])] for rows in scaled]
+        x = np.column_stack([np.ones(len(chosen)), np.array(chosen)])
+        weights = _newton(x, y, counts)
+    raw = weights[1:] / scale
+    fitted = {"bias": float(weights[0] - raw @ mean), **dict(zip(names, raw.tolist(), strict=True))}
+    return _shifted(found, group, fitted)
+
+
+def _newton(x: Any, y: Any, counts: Any) -> Any:
+    weights = np.zeros(x.shape[1])
+    penalty = _PENALTY * np.eye(x.shape[1])
+    penalty[0, 0] = 1e-6
+    for _ in range(40):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+        slope = x.T @ (counts * (y - p)) - penalty @ weights
+        curvature = (x * (counts * p * (1 - p))[:, None]).T @ x + penalty
+        step = np.linalg.solve(curvature, slope)
+        step *= min(1.0, 2 / max(np.abs(step).max(), 1e-12))  # or the first steps overshoot
+        weights = weights + step
+        if np.abs(step).max() < 1e-7:
+            break
+    return weights
+
+
+def _shifted(found: Sequence[Example], group: str, weights: dict[str, float]) -> dict[str, float]:
+    """Move the bias so that the default threshold refuses the target share of the fitted half."""
+    bounds = []
+    for name in TARGET_SETS[group]:
+        scores = [
+            logit(e, weights)
+            for e in found
+            if e.set_name == name and e.is_answerable and e.is_fitted
+        ]
+        if scores:
+            bounds.append(float(np.quantile(scores, TARGET_FALSE_REFUSALS[group])))
+    default = math.log(DEFAULT_SUPPORT_THRESHOLD / (1 - DEFAULT_SUPPORT_THRESHOLD))
+    shift = default - min(bounds) if bounds else 0.0
+    return {**weights, "bias": weights["bias"] + shift}
+
+
+def logit(example: Example, weights: dict[str, float]) -> float:
+    names = [name for name in weights if name != "bias"]
+    rows = _rows(example, names)
+    if not len(rows):
+        return -30.0
+    return float(weights["bias"] + (rows @ np.array([weights[name] for name in names])).max())
+
+
+def _rows(example: Example, names: Sequence[str]) -> Any:
+    """Return one row of features per hit; measuring is slow, so all of them are kept."""
+    if id(example) not in _MEASURED:
+        weighed = weigh(example.question, example.hits, example.stats, example.spec)
+        _MEASURED[id(example)] = [found.features(example.stats.n_chunks) for found in weighed]
+    return np.array([[row[name] for name in names] for row in _MEASURED[id(example)]])
+
+
+_MEASURED: dict[int, list[dict[str, float]]] = {}
+
+
+def _counts_as(example: Example) -> float:
+    return COUNTS_AS.get(example.set_name, 0.5 if "less gold" in example.set_name else 1.0)
+
+
+def report(found: Sequence[Example], weights: dict[str, float]) -> None:
+    """Print, by set and half, what the default threshold refuses, and the separation."""
+    default = math.log(DEFAULT_SUPPORT_THRESHOLD / (1 - DEFAULT_SUPPORT_THRESHOLD))
+    print(f"{'set':28}{'half':>9}{'answerable refused':>22}{'unanswerable':>22}{'AUROC':>8}")
+    for name in sorted({e.set_name for e in found}):
+        for is_fitted in (True, False):
+            of_half = [e for e in found if e.set_name == name and e.is_fitted == is_fitted]
+            scores = [
+                [logit(e, weights) for e in of_half if e.is_answerable == kind]
+                for kind in (True, False)
+            ]
+            cells = [_refused([score < default for score in kind]) for kind in scores]
+            area = auroc(*scores)
+            half = "fitted" if is_fitted else "held out"
+            shown = "-" if area is None else f"{area:.3f}"
+            print(f"{name:28}{half:>9}{cells[0]:>22}{cells[1]:>22}{shown:>8}")
+
+
+def _refused(are_refused: Sequence[bool]) -> str:
+    if not are_refused:
+        return "-"
+    share = sum(are_refused) / len(are_refused)
+    return f"{sum(are_refused)} of {len(are_refused)} ({share:.3f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--examples", type=Path)
+    parser.add_argument("--examples", type=Path, help="keep what was retrieved in this file")
     parser.add_argument("--sets", default=",".join(SETS))
     arguments = parser.parse_args()
-    edge = Edge({})
-    found = examples(edge, arguments.folder, arguments.sets.split(","), arguments.examples)
-    print(Counter((e.set_name, e.is_answerable) for e in found))
+    everything = examples(Edge({}), arguments.folder, arguments.sets.split(","), arguments.examples)
+    for group in FEATURES:
+        found = [e for e in everything if has_han(e.question) == (group == "_WEIGHTS_HAN")]
+        if not any(example.is_fitted for example in found):
+            continue
+        weights = {name: round(weight, 2) for name, weight in fit(found, group).items()}
+        print(f"{group}: Mapping[str, float] = {{")
+        for name, weight in weights.items():
+            print(f'    "{name}": {weight},')
+        print("}")
+        report(found, weights)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Knowledge bases and their sources: create, find, list, rename, delete."""
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from sqlalchemy import Select, delete, func, select
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from kb.errors import (
     AlreadyExistsError,
     InvalidInputError,
+    KnowledgeBaseDeletedError,
     KnowledgeBaseNotFoundError,
     VersionMismatchError,
 )
@@ -177,6 +179,28 @@ def change_base(
         row.support_threshold = support_threshold
     session.flush()
     return find_base(session, base.id)
+
+
+def store_calibration(
+    session: Session,
+    base: KnowledgeBase,
+    *,
+    threshold: float,
+    channel_weights: Mapping[str, float] | None,
+    report: Mapping[str, Any],
+) -> None:
+    """Store what `kb.calibrate` measured, in place of an earlier measurement."""
+    row = session.get(KnowledgeBaseRow, base.id)
+    if row is None:
+        raise KnowledgeBaseDeletedError(base.name)
+    row.support_threshold = threshold
+    row.channel_weights = dict(channel_weights) if channel_weights else None
+    row.calibration_report = dict(report)
+
+
+def calibration_report(session: Session, kb_id: str) -> dict[str, Any] | None:
+    """Return the report of the last `kb calibrate`, None if there was none."""
+    return session.get_one(KnowledgeBaseRow, kb_id).calibration_report
 
 
 def delete_base(session: Session, base: KnowledgeBase) -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kb.antonyms import says_opposite
 from kb.records import EmbedderSpec, Hit
 from kb.support import DEFAULT_SUPPORT_THRESHOLD, support, word_match
 from kb.terms import TermStats, content_words, index_terms, pairs
@@ -118,3 +119,36 @@ def test_a_word_matches_whole_by_pairs_or_in_part() -> None:
     assert 0 < word_match("原产地", terms) < 1
     assert word_match("显微镜", terms) == 0
     assert 0 < word_match("kf-26", terms) < 1
+
+
+def among_many(question: str, text: str) -> float:
+    """Judge one passage of a base of 600 chunks, each word of the question in a few of them."""
+    words = content_words(question)
+    stats = TermStats(600, dict.fromkeys([*words, *index_terms(text).split()], 9))
+    return support(question, [make_hit(text, dense=0.6)], stats=stats, spec=LATIN)
+
+
+def test_a_denial_that_the_passage_does_not_make_is_not_supported() -> None:
+    text = "The Court of Justice is the main judicial body of the European Union."
+
+    asked = among_many("What is the main judicial body of the European Union?", text)
+    denied = among_many("What is not the main judicial body of the European Union?", text)
+
+    assert denied < DEFAULT_SUPPORT_THRESHOLD < asked
+
+
+def test_the_opposite_of_a_word_of_the_question_supports_less() -> None:
+    text = "The eastern pump hall has the largest turbine of the plant."
+
+    same = among_many("Which pump hall has the largest turbine?", text)
+    opposite = among_many("Which pump hall has the smallest turbine?", text)
+    other = among_many("Which pump hall has the quietest turbine?", text)
+
+    assert opposite < other - 0.1 < other < same
+
+
+def test_opposites_count_only_in_place_of_the_word() -> None:
+    assert says_opposite({"largest"}, {"smallest"})
+    assert not says_opposite({"largest"}, {"smallest", "largest"})
+    assert not says_opposite({"largest", "smallest"}, {"smallest"})
+    assert not says_opposite({"turbin"}, {"smallest"})
