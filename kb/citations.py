@@ -32,7 +32,7 @@ MAX_JOINED = 400
 _PAIRS = (("“", "”"), ("「", "」"), ("『", "』"), ("《", "》"))
 _CLOSERS = frozenset("”」』》")
 
-_MARKER = re.compile(
+MARKER = re.compile(
     r"\s*[\[【［〔](?:passage |citation:|段落)?(\d{1,3}(?:\s?[,，、]\s?\d{1,3})*)[\]】］〕]"
 )
 # Names in quotation marks of either language, and titles of works. Straight quotes pair up.
@@ -159,10 +159,17 @@ def answer_sentences(text: str) -> list[tuple[int, int]]:
 
 def _sources(index: int, passage: Passage) -> Iterator[_Source]:
     chunk = passage.hit.chunk
-    for start, end in split_sentences(chunk.text)[:MAX_SENTENCES]:
-        yield _Source(
-            index, chunk.start + start, chunk.start + end, _content(chunk.text[start:end])
-        )
+    for start, end, terms in _read(chunk.text):
+        yield _Source(index, chunk.start + start, chunk.start + end, terms)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(text: str) -> tuple[tuple[int, int, frozenset[str]], ...]:
+    """Return the sentences of a passage with their terms; a stream asks again and again."""
+    return tuple(
+        (start, end, _content(text[start:end]))
+        for start, end in split_sentences(text)[:MAX_SENTENCES]
+    )
 
 
 def _content(sentence: str) -> frozenset[str]:
@@ -180,7 +187,7 @@ def _without_markers(text: str, known: set[int]) -> tuple[str, dict[int, list[in
     pieces: list[str] = []
     hints: dict[int, list[int]] = {}
     length = position = 0
-    for match in _MARKER.finditer(text):
+    for match in MARKER.finditer(text):
         numbers = [int(number) for number in re.findall(r"\d+", match.group(1))]
         if not known.issuperset(numbers):
             continue
