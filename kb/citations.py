@@ -2,8 +2,8 @@
 
 A model's own markers are not trusted: they are taken out, and only break ties. Every sentence of
 an answer is compared with the sentences of the passages; the one it shares most with is quoted,
-and a marker is put where the sentence ends. Then every number, date and quoted name of the
-sentence must occur in the passage, else the citation is marked unsupported: that catches the
+and a marker is put where the sentence ends. Then every number, date, code and quoted name of the
+sentence must occur in the passage, in whatever form (`kb.claims`), else the citation is marked unsupported: that catches the
 figure that was silently altered on the way from document to answer.
 
 Not checked: whether a sentence follows from its quote; that takes a model.
@@ -27,6 +27,8 @@ MIN_OVERLAP = 0.4
 MIN_OVERLAP_HINTED = 0.25
 # Sentences of one passage that are read: bounds the time for a table of ten thousand rows.
 MAX_SENTENCES = 400
+# Sentences of an answer that are tied to passages: more than any model's completion has.
+MAX_ANSWER_SENTENCES = 200
 # Longest answer sentence that is put together from pieces of a quotation.
 MAX_JOINED = 400
 _PAIRS = (("“", "”"), ("「", "」"), ("『", "』"), ("《", "》"))
@@ -114,7 +116,7 @@ def _align(
 ) -> Iterator[tuple[int, int, int, str]]:
     """Yield a quote for every sentence of `text` that shares enough with some passage."""
     sources = [source for i, passage in enumerate(passages) for source in _sources(i, passage)]
-    for start, end in answer_sentences(text):
+    for start, end in answer_sentences(text)[:MAX_ANSWER_SENTENCES]:
         sentence = text[start:end]
         terms = _content(sentence)
         if not terms:

@@ -65,9 +65,7 @@ def test_another_fact_is_not_covered(claim: str, source: str) -> None:
     assert not claims_in(source, generous=True).covers(claims_in(claim))
 
 
-_PIECES = st.sampled_from(
-    ["0", "1", "9", ",", ".", ":", "-", "/", "%", "年", "月", "日", "三", "十", "万", "点", "分", "之", "个", "第", "$", "May", "in", "the", "4", "五", "half"]
-)
+_PIECES = st.sampled_from((*"019,.:-/%年月日三十万点分之个第$4五", "May", " in ", "the ", "half"))
 
 
 @settings(max_examples=60)
