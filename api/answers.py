@@ -11,7 +11,17 @@ from api.errors import HTTPError, status_for_name
 from api.parts import Parts
 from api.streaming import Prefetched, last_step
 from kb.chat import ChatAnswerer
-from kb.records import Answer, AnswerEvent, Drafted, Failed, Finished, Question, Retrieved, Token
+from kb.records import (
+    Answer,
+    AnswerEvent,
+    Cited,
+    Drafted,
+    Failed,
+    Finished,
+    Question,
+    Retrieved,
+    Token,
+)
 
 
 def begin_answer(parts: Parts, question: Question) -> Prefetched[AnswerEvent]:
@@ -71,6 +81,8 @@ def event_data(event: AnswerEvent) -> tuple[str, dict[str, Any]] | None:
             return "retrieved", {"passages": [passage.hit.to_dict() for passage in passages]}
         case Token(text):
             return "token", {"text": text}
+        case Cited(citation, end):
+            return "citation", {"citation": citation.to_dict(), "end": end}
         case Finished(answer):
             return "finished", answer.to_dict()
         case Failed(type_, message):

@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
+from kb.cited_stream import with_citations
 from kb.errors import AnswererError, InvalidInputError
 from kb.prompt import CountTokens, build_messages
 from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
@@ -63,7 +64,7 @@ class ChatAnswerer:
         return str(reported or self._model._llm_type)
 
     def answer(self, question: Question, passages: Sequence[Passage]) -> Iterator[AnswerEvent]:
-        """Yield Token events as they come, then one Drafted.
+        """Yield Token events as they come, Cited where a sentence is complete, then one Drafted.
 
         Raises:
             AnswererError: the model failed, cannot be reached, or said nothing.
@@ -81,7 +82,7 @@ class ChatAnswerer:
                 f"the question leaves no room for any passage within the {self._budget_tokens:,} "
                 "tokens that the model's context window has for prompts; shorten it"
             )
-        yield from self.chat(messages)
+        yield from with_citations(self.chat(messages), passages)
 
     def chat(self, messages: list[BaseMessage], **options: Any) -> Iterator[AnswerEvent]:
         """Yield Token events, then one Drafted, for messages as they are, without passages.

@@ -2,8 +2,9 @@
 
 A model's own markers are not trusted: they are taken out, and only break ties. Every sentence of
 an answer is compared with the sentences of the passages; the one it shares most with is quoted,
-and a marker is put where the sentence ends. Then every number, date and quoted name of the
-sentence must occur in the passage, else the citation is marked unsupported: that catches the
+and a marker is put where the sentence ends. Then every number, date, code and quoted name of the
+sentence must occur in the passage, in whatever form (`kb.claims`), else the citation is marked
+unsupported: that catches the
 figure that was silently altered on the way from document to answer.
 
 Not checked: whether a sentence follows from its quote; that takes a model.
@@ -27,12 +28,14 @@ MIN_OVERLAP = 0.4
 MIN_OVERLAP_HINTED = 0.25
 # Sentences of one passage that are read: bounds the time for a table of ten thousand rows.
 MAX_SENTENCES = 400
+# Sentences of an answer that are tied to passages: more than any model's completion has.
+MAX_ANSWER_SENTENCES = 200
 # Longest answer sentence that is put together from pieces of a quotation.
 MAX_JOINED = 400
 _PAIRS = (("“", "”"), ("「", "」"), ("『", "』"), ("《", "》"))
 _CLOSERS = frozenset("”」』》")
 
-_MARKER = re.compile(
+MARKER = re.compile(
     r"\s*[\[【［〔](?:passage |citation:|段落)?(\d{1,3}(?:\s?[,，、]\s?\d{1,3})*)[\]】］〕]"
 )
 # Names in quotation marks of either language, and titles of works. Straight quotes pair up.
@@ -114,7 +117,7 @@ def _align(
 ) -> Iterator[tuple[int, int, int, str]]:
     """Yield a quote for every sentence of `text` that shares enough with some passage."""
     sources = [source for i, passage in enumerate(passages) for source in _sources(i, passage)]
-    for start, end in answer_sentences(text):
+    for start, end in answer_sentences(text)[:MAX_ANSWER_SENTENCES]:
         sentence = text[start:end]
         terms = _content(sentence)
         if not terms:
@@ -159,10 +162,17 @@ def answer_sentences(text: str) -> list[tuple[int, int]]:
 
 def _sources(index: int, passage: Passage) -> Iterator[_Source]:
     chunk = passage.hit.chunk
-    for start, end in split_sentences(chunk.text)[:MAX_SENTENCES]:
-        yield _Source(
-            index, chunk.start + start, chunk.start + end, _content(chunk.text[start:end])
-        )
+    for start, end, terms in _read(chunk.text):
+        yield _Source(index, chunk.start + start, chunk.start + end, terms)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(text: str) -> tuple[tuple[int, int, frozenset[str]], ...]:
+    """Return the sentences of a passage with their terms; a stream asks again and again."""
+    return tuple(
+        (start, end, _content(text[start:end]))
+        for start, end in split_sentences(text)[:MAX_SENTENCES]
+    )
 
 
 def _content(sentence: str) -> frozenset[str]:
@@ -180,7 +190,7 @@ def _without_markers(text: str, known: set[int]) -> tuple[str, dict[int, list[in
     pieces: list[str] = []
     hints: dict[int, list[int]] = {}
     length = position = 0
-    for match in _MARKER.finditer(text):
+    for match in MARKER.finditer(text):
         numbers = [int(number) for number in re.findall(r"\d+", match.group(1))]
         if not known.issuperset(numbers):
             continue

@@ -48,7 +48,7 @@ _DATE = re.compile(
     rf"(?P<era>民国|民國|明治|大正|昭和|平成|令和|公元前|西元前)?(?P<y>{_N})\s?年(?!代|[度级級])"
     rf"(?:\s?(?P<m>{_DAY})\s?月(?:份|\s?(?P<d>{_DAY})\s?[日号號])?)?"
     rf"|(?P<m2>{_DAY})\s?月(?:\s?(?P<d2>{_DAY})\s?[日号號]|份|(?![\u4e00-\u9fff]{{0,1}}[后後内內间間]))"
-    rf"|(?<![\d.])(?P<y3>\d{{4}})[-/.](?P<m3>\d{{1,2}})[-/.](?P<d3>\d{{1,2}})(?![\d.])"
+    rf"|(?<![\d.])(?P<y3>\d{{4}})[-/.](?P<m3>\d{{1,2}})[-/.](?P<d3>\d{{1,2}})(?!\d|\.\d)"
     rf"|\b(?P<m4>{MONTH})\b\.?\s(?P<d4>\d{{1,2}})(?:st|nd|rd|th)?(?!\d)(?:,?\s(?:of\s)?(?P<y4>\d{{4}})\b)?"
     rf"|\b(?P<d5>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<m5>{MONTH})\b\.?(?:,?\s(?P<y5>\d{{4}})\b)?"
     rf"|\b(?P<m6>{MONTH})\b\.?,?\s(?:of\s)?(?P<y6>\d{{4}})\b"
@@ -187,6 +187,7 @@ class Claims:
 
 def _agree(claimed: Quantity, own: Quantity) -> bool:
     families = {claimed.family, own.family}
+    counters = {claimed.counter, own.counter}
     if len(families) == 1 and "count" in families:
         return claimed.value == own.value and counters_agree(claimed.counter, own.counter)
     if len(families) == 1:
@@ -194,7 +195,9 @@ def _agree(claimed: Quantity, own: Quantity) -> bool:
     if "share" in families:
         return not families.isdisjoint(_UNKNOWN) and claimed.value == own.value
     if "ordinal" in families:
-        return bool(families & {"count", "century", ""}) and claimed.plain == own.plain
+        # 3楼 is the third floor, 3个 is nothing's third.
+        is_place = bool(families & {"count", "century", ""}) and "个" not in counters
+        return is_place and claimed.plain == own.plain
     if families == {"?", "count"} and is_han(claimed.counter or "?"):
         return claimed.plain == own.plain and counters_agree(claimed.counter, own.counter)
     return not families.isdisjoint(_UNKNOWN) and claimed.plain == own.plain

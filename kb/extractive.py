@@ -1,8 +1,7 @@
 """Answer with the best-supported sentences of the passages, verbatim, with their offsets.
 
-No model: what is shown was written by the documents' authors. One to three sentences answer; a
-short span (a number, a date, a name) is offered only when simple rules are sure of it
-(`kb.spans`).
+No chat model: what is shown was written by the documents' authors. One or two sentences answer, one
+for each of several questions; the short answer in them is proposed by `kb.spans`, or none is.
 
 A sentence is scored by the share of the question's words it holds, by rarity among the sentences
 at hand. Words that stand only in its heading, in the header of its table or in the sentence

@@ -390,8 +390,8 @@ class Draft:
     is_cut_off: bool = False
 
 
-# What `Answerer.answer` and the chain yield, in this order: one Retrieved, any number of
-# Token, one Finished. A failure after the first event arrives as Failed.
+# What `Answerer.answer` and the chain yield, in this order: one Retrieved, any number of Token
+# and, of chat models, Cited, then one Finished. A failure after the first event arrives as Failed.
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +402,17 @@ class Retrieved:
 @dataclass(frozen=True, slots=True)
 class Token:
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """An early citation of a chat model's sentence, which ends at `end` of the text streamed.
+
+    The citations of Finished replace it.
+    """
+
+    citation: Citation
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +433,7 @@ class Failed:
     message: str
 
 
-AnswerEvent = Retrieved | Token | Drafted | Finished | Failed
+AnswerEvent = Retrieved | Token | Cited | Drafted | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ async def ask(body: AskBody, base: PathBase, request: Request, parts: ServerPart
     """Answer the question from the documents, with citations, or refuse.
 
     With `stream` or ``Accept: text/event-stream`` the reply is a stream of `retrieved`, `token`,
-    `finished` and `error`; leaving ends the work. A refusal makes no model call.
+    `citation` (early, of a sentence that a chat model has completed), `finished` and `error`;
+    leaving ends the work. A refusal makes no model call.
     """
     question = _question(parts, base, body)
     events = await run_in_threadpool(begin_answer, parts, question)
