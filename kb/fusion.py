@@ -75,7 +75,11 @@ def fuse(
 
 
 def channel_weights(
-    question: str, spec: EmbedderSpec, *, stats: TermStats | None = None
+    question: str,
+    spec: EmbedderSpec,
+    *,
+    measured: Mapping[str, float] | None = None,
+    stats: TermStats | None = None,
 ) -> dict[str, float]:
     """Return the weight of each channel for this question: keys ``dense`` and ``lexical``.
 
@@ -86,12 +90,14 @@ def channel_weights(
     Args:
         question: the user's words.
         spec: the embedder of the base.
+        measured: what each channel earned in this base, in place of what it did on our sets.
         stats: frequencies of the question's words in the base; without them lexical weighs 1.
     """
-    dense = DENSE_WEIGHT if knows_scripts(question, spec.scripts) else 0.0
-    lexical = 1.0
+    earned = measured or {}
+    dense = earned.get("dense", DENSE_WEIGHT) if knows_scripts(question, spec.scripts) else 0.0
+    lexical = earned.get("lexical", 1.0) if dense else 1.0  # alone, it has all of the say
     if dense and stats is not None:
-        lexical = max(stats.known_share(content_words(question)), 0.01)
+        lexical *= max(stats.known_share(content_words(question)), 0.01)
     return {"dense": dense, "lexical": lexical}
 
 

@@ -37,7 +37,7 @@ from sqlalchemy.orm import Session
 
 from kb.errors import IndexCorruptError, KnowledgeBaseDeletedError, StorageError
 from kb.failpoints import failpoint
-from kb.protocols import Vectors
+from kb.protocols import ChunkIds, Vectors
 from kb.records import KnowledgeBase
 from kb.storage.bases import new_id, now
 from kb.storage.changes import log_state, read_changes, trim_log
@@ -135,19 +135,33 @@ class FaissIndex:
             self._index.remove_ids(np.fromiter(present, dtype=np.int64))
             self._ids -= present
 
-    def search(self, vector: Vectors, top_k: int) -> list[tuple[int, float]]:
-        """Return ``(chunk_id, cosine)`` best first; at most `top_k`; `vector` is (E,)."""
+    def search(
+        self, vector: Vectors, top_k: int, allowed: ChunkIds | None = None
+    ) -> list[tuple[int, float]]:
+        """Return ``(chunk_id, cosine)`` best first; at most `top_k`; `vector` is (E,).
+
+        Only chunks of `allowed` are found, where that is given; then every list is read.
+        """
         if not len(self) or top_k < 1:
             return []
         # One query is too little work to share: with two threads it takes longer than with one.
         faiss.omp_set_num_threads(1)
         query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
-        scores, ids = self._index.search(query, min(top_k, len(self)))
+        options = None if allowed is None else self._only(allowed)
+        scores, ids = self._index.search(query, min(top_k, len(self)), params=options)
         return [
             (int(id_), float(score))
             for id_, score in zip(ids[0], scores[0], strict=True)
             if id_ >= 0
         ]
+
+    def _only(self, allowed: ChunkIds) -> Any:
+        """Return FAISS's options for a search among these chunks."""
+        makers: Any = faiss  # its type stubs know no arguments
+        selector = makers.IDSelectorBatch(np.ascontiguousarray(allowed, dtype=np.int64))
+        if self.lists:  # the nearest lists may hold none of them
+            return makers.SearchParametersIVF(sel=selector, nprobe=self.lists)
+        return makers.SearchParameters(sel=selector)
 
     def vectors(self) -> Vectors:
         """Return all vectors as (N, E) float32 in the order of `ids`, for `kb verify`."""
@@ -258,11 +272,13 @@ class IndexView:
         self._seq = 0
         self._tried = ""  # the snapshot last looked at for a better form
 
-    def search(self, vector: Vectors, top_k: int) -> list[tuple[int, float]]:
-        """Catch up with the database, then return ``(chunk_id, cosine)`` best first."""
+    def search(
+        self, vector: Vectors, top_k: int, allowed: ChunkIds | None = None
+    ) -> list[tuple[int, float]]:
+        """Catch up with the database, then search as `FaissIndex.search` does."""
         self._take_better_form()
         with self._lock:
-            return self._caught_up().search(vector, top_k)
+            return self._caught_up().search(vector, top_k, allowed)
 
     def open(self) -> int:
         """Load and catch up now; return the number of chunks."""

@@ -16,6 +16,9 @@ _NUMERAL = "[零〇一二三四五六七八九十百千万萬亿億两兩]"
 # Two or more numerals: one alone ("一般", "万一") is too often part of a word.
 CHINESE_NUMBER = re.compile(rf"{_NUMERAL}{{2,}}")
 
+# Longer ones are no numbers, and Python refuses to write those of thousands of digits.
+_MAX_NUMERALS = 40
+
 _PERCENT_OF = re.compile(rf"百分之((?:{_NUMERAL}|[\d.])+)")
 _ARABIC = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 
@@ -42,6 +45,8 @@ def canonical(number: str) -> str:
 
 def chinese_to_int(numeral: str) -> int | None:
     """Read a Chinese numeral: by value (一千零八十) or digit by digit (二〇一九); else None."""
+    if len(numeral) > _MAX_NUMERALS:
+        return None
     if all(c in _DIGITS for c in numeral):
         return int("".join(str(_DIGITS[c]) for c in numeral)) if numeral else None
     total = group = digit = 0

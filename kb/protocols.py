@@ -13,6 +13,7 @@ import numpy.typing as npt
 from kb.records import AnswerEvent, Passage, Question
 
 Vectors = npt.NDArray[np.float32]
+ChunkIds = npt.NDArray[np.int64]
 
 
 class VectorIndex(Protocol):
@@ -26,8 +27,13 @@ class VectorIndex(Protocol):
     def remove(self, ids: Sequence[int]) -> None:
         """Forget chunks; unknown ids are ignored."""
 
-    def search(self, vector: Vectors, top_k: int) -> list[tuple[int, float]]:
-        """Return ``(chunk_id, cosine)`` best first; at most `top_k`; `vector` is (E,)."""
+    def search(
+        self, vector: Vectors, top_k: int, allowed: ChunkIds | None = None
+    ) -> list[tuple[int, float]]:
+        """Return ``(chunk_id, cosine)`` best first; at most `top_k`; `vector` is (E,).
+
+        Only chunks of `allowed` are found, where that is given.
+        """
 
 
 class Lexical(Protocol):
@@ -39,8 +45,13 @@ class Lexical(Protocol):
     def remove(self, chunk_ids: Sequence[int]) -> None:
         """Forget chunks; unknown ids are ignored."""
 
-    def search(self, query: str, top_k: int) -> list[tuple[int, float]]:
-        """Return ``(chunk_id, score)`` best first, score >= 0, higher is better."""
+    def search(
+        self, query: str, top_k: int, *, allowed: ChunkIds | None = None
+    ) -> list[tuple[int, float]]:
+        """Return ``(chunk_id, score)`` best first, score >= 0, higher is better.
+
+        Only chunks of `allowed` are found, where that is given.
+        """
 
 
 class Answerer(Protocol):

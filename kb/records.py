@@ -5,7 +5,7 @@ command line and the HTTP API; fields may be added there, never renamed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Channel = Literal["hybrid", "dense", "lexical"]
@@ -43,6 +43,9 @@ class KnowledgeBase:
     fulltext: str
     support_threshold: float
     created_at: str
+    # Weights of the channels ``dense`` and ``lexical``, >= 0, as measured for this base; None for
+    # those of `kb.fusion`.
+    channel_weights: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,37 @@ class Hit:
         }
 
 
+# Why a candidate was not shown: others were better, a better one says the same, or its chunk was
+# removed since the index was read. "" for those that were shown.
+DropReason = Literal["", "below_top_k", "duplicate", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A chunk that the channels proposed, and what became of it.
+
+    `score` in [0, 1] is what ordered the candidates. `dense`, `lexical` and `rerank` are the
+    scores of `ChannelScores`; the ranks, from 1, are the chunk's places in each channel's own
+    list. None where that channel did not find it. Of a chunk that is gone the document is "".
+    """
+
+    chunk_id: int
+    document_id: str
+    document: str
+    start: int
+    end: int
+    score: float
+    dense: float | None
+    lexical: float | None
+    rerank: float | None
+    dense_rank: int | None
+    lexical_rank: int | None
+    dropped: DropReason
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A hit as shown to the model or reader; `number` from 1 is what a marker ``[n]`` names.
@@ -280,6 +314,24 @@ MAX_TOP_K = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """Which documents a question is about; a document must fit every field that is given.
+
+    `documents` are ids, paths or displayed names, any of them fits. `folder` is a folder as it is
+    displayed, or a path inside a source; everything below it fits. `types` are file extensions,
+    with or without the dot, in any case. `since` and `until` are days (``2024-03-05``, both
+    included, UTC) on which the document's present text came into the knowledge base: the only
+    date that we know of every document, and not the date of the file.
+    """
+
+    documents: tuple[str, ...] = ()
+    folder: str = ""
+    types: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What a user asks. `kbs` are names or ids; `top_k` passages are put to the answerer."""
 
@@ -288,6 +340,7 @@ class Question:
     top_k: int
     channel: Channel = "hybrid"
     history: tuple[Turn, ...] = ()
+    filter: Filter = Filter()
 
 
 @dataclass(frozen=True, slots=True)

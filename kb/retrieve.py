@@ -6,7 +6,6 @@ database in the end; what is gone there is dropped and the search widened.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,28 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from kb.duplicates import SeenTexts
 from kb.embedder import Embedder
 from kb.errors import InvalidInputError, VersionMismatchError
+from kb.filters import allowed_chunks
 from kb.fusion import channel_weights, fuse
-from kb.protocols import Vectors
+from kb.hydrate import Place, VersionCache, read_chunk, read_places
+from kb.protocols import ChunkIds, Vectors
 from kb.records import (
     MAX_QUESTION_CHARS,
     MAX_TOP_K,
+    Candidate,
     ChannelScores,
-    Chunk,
+    DropReason,
     Hit,
     KnowledgeBase,
     Passage,
     Question,
 )
-from kb.storage.bases import check_fulltext_version, find_base, source_record
+from kb.storage.bases import check_fulltext_version, find_base
 from kb.storage.database import Database
-from kb.storage.documents import chunk_record, display_name
 from kb.storage.fulltext import FullText
-from kb.storage.tables import ChunkRow, DocumentRow, DocumentVersionRow, SourceRow
 from kb.terms import FULLTEXT, TermStats
 
 if TYPE_CHECKING:
@@ -43,30 +42,35 @@ if TYPE_CHECKING:
 
 # Candidates asked of each channel: more than any usual top_k, and a wider net costs little.
 CANDIDATES = 50
-# Texts of documents kept in memory, by version; versions never change.
-CACHED_TEXT_CHARS = 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What was found for one question, best first, and what `support` needs to judge it."""
+    """What was found for one question, best first, and what `support` needs to judge it.
+
+    `candidates` are the passages and about `CANDIDATES` in all of what else was looked at.
+    """
 
     hits: tuple[Hit, ...]
     passages: tuple[Passage, ...]
     stats: TermStats
     bases: tuple[KnowledgeBase, ...]
+    candidates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Version:
-    """The text and page starts of one document version."""
+class _Proposal:
+    """A chunk by its fused score, before it is known whether it still exists."""
 
-    text: str
-    pages: tuple[int, ...]
+    chunk_id: int
+    score: float
+    channels: ChannelScores
+    dense_rank: int | None
+    lexical_rank: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
+class _Found:
     """What each channel that has a say found, and the question's frequencies, by base id."""
 
     dense: Mapping[str, Sequence[tuple[int, float]]]
@@ -81,12 +85,11 @@ class Retriever:
         self._database = database
         self._embedder = embedder
         self._index_folder = index_folder
-        self._lock = threading.Lock()  # guards the two dictionaries
+        self._lock = threading.Lock()  # guards the views
         # The dense channel's; kept, since starting and ending one for each question costs time.
         self._threads = ThreadPoolExecutor(thread_name_prefix="dense")
         self._views: dict[str, IndexView] = {}
-        self._versions: OrderedDict[int, _Version] = OrderedDict()
-        self._cached_chars = 0
+        self._versions = VersionCache()
 
     def search(self, question: Question) -> Retrieval:
         """Return the `top_k` best hits over all of the question's knowledge bases.
@@ -95,20 +98,22 @@ class Retriever:
         embedder compare; BM25 scores do roughly, since rarity is counted in each base.
 
         Raises:
-            InvalidInputError: the question is empty or too long, or top_k out of range.
+            InvalidInputError: the question is empty or too long, top_k out of range, or the
+                filter names what no base has.
             KnowledgeBaseNotFoundError, VersionMismatchError, EmbedderError
         """
         check_question(question)
         with self._database.read() as session:
             named = [find_base(session, kb) for kb in question.kbs]
-        bases = tuple({base.id: base for base in named}.values())
+            bases = tuple({base.id: base for base in named}.values())
+            allowed = allowed_chunks(session, bases, question.filter)
         for base in bases:
             check_fulltext_version(base, FULLTEXT)
         vectors = self._embed(question, bases)
         depth = max(CANDIDATES, 2 * question.top_k)
         while True:
-            found = self._candidates(question, bases, vectors, depth)
-            passages = self._passages(question, bases, found)
+            found = self._found(question, bases, vectors, allowed, depth)
+            passages, candidates = self._choose(question, bases, found)
             lists = [*found.dense.values(), *found.lexical.values()]
             if len(passages) >= question.top_k or all(len(hits) < depth for hits in lists):
                 break
@@ -118,6 +123,7 @@ class Retriever:
             passages=passages,
             stats=sum(found.stats.values(), TermStats()),
             bases=bases,
+            candidates=candidates,
         )
 
     def open(self, base: KnowledgeBase) -> int:
@@ -159,29 +165,40 @@ class Retriever:
                 vectors[identity] = np.asarray(row, dtype=np.float32)
         return {base.id: vectors[base.embedder.identity] for base in asked}
 
-    def _candidates(
+    def _found(
         self,
         question: Question,
         bases: Sequence[KnowledgeBase],
         vectors: Mapping[str, Vectors],
+        allowed: Mapping[str, ChunkIds] | None,
         depth: int,
-    ) -> _Candidates:
+    ) -> _Found:
         """Ask both channels at once: FAISS and SQLite let other threads run while they work."""
-        dense = self._threads.submit(self._dense, bases, vectors, depth)
-        lexical, stats = self._lexical(question, bases, depth)
-        return _Candidates(dense=dense.result(), lexical=lexical, stats=stats)
+        dense = self._threads.submit(self._dense, bases, vectors, allowed, depth)
+        lexical, stats = self._lexical(question, bases, allowed, depth)
+        return _Found(dense=dense.result(), lexical=lexical, stats=stats)
 
     def _dense(
-        self, bases: Sequence[KnowledgeBase], vectors: Mapping[str, Vectors], depth: int
+        self,
+        bases: Sequence[KnowledgeBase],
+        vectors: Mapping[str, Vectors],
+        allowed: Mapping[str, ChunkIds] | None,
+        depth: int,
     ) -> dict[str, list[tuple[int, float]]]:
         return {
-            base.id: self.view(base).search(vectors[base.id], depth)
+            base.id: self.view(base).search(
+                vectors[base.id], depth, None if allowed is None else allowed[base.id]
+            )
             for base in bases
             if base.id in vectors
         }
 
     def _lexical(
-        self, question: Question, bases: Sequence[KnowledgeBase], depth: int
+        self,
+        question: Question,
+        bases: Sequence[KnowledgeBase],
+        allowed: Mapping[str, ChunkIds] | None,
+        depth: int,
     ) -> tuple[dict[str, list[tuple[int, float]]], dict[str, TermStats]]:
         """Return hits and, whether or not the channel has a say, the question's frequencies."""
         hits: dict[str, list[tuple[int, float]]] = {}
@@ -191,12 +208,17 @@ class Retriever:
                 fulltext = FullText(session, base.id)
                 stats[base.id] = fulltext.stats(question.text)
                 if question.channel != "dense":
-                    hits[base.id] = fulltext.search(question.text, depth, stats=stats[base.id])
+                    hits[base.id] = fulltext.search(
+                        question.text,
+                        depth,
+                        allowed=None if allowed is None else allowed[base.id],
+                        stats=stats[base.id],
+                    )
         return hits, stats
 
-    def _passages(
-        self, question: Question, bases: Sequence[KnowledgeBase], found: _Candidates
-    ) -> tuple[Passage, ...]:
+    def _choose(
+        self, question: Question, bases: Sequence[KnowledgeBase], found: _Found
+    ) -> tuple[tuple[Passage, ...], tuple[Candidate, ...]]:
         """Pool the candidates of all bases by channel, fuse the channels, read the best back."""
         weights = [_weights(question, base, found.stats[base.id]) for base in bases]
         strongest = {
@@ -207,88 +229,62 @@ class Retriever:
             channel: sorted(by_id, key=by_id.__getitem__, reverse=True)
             for channel, by_id in scores.items()
         }
-        return self._read_back(bases, fuse(rankings, strongest), scores, question.top_k)
+        ranks = {
+            channel: {chunk_id: rank for rank, chunk_id in enumerate(ranking, start=1)}
+            for channel, ranking in rankings.items()
+        }
+        proposals = [
+            _Proposal(
+                chunk_id,
+                score,
+                ChannelScores(
+                    dense=scores["dense"].get(chunk_id),
+                    lexical=scores["lexical"].get(chunk_id),
+                    rerank=None,
+                ),
+                ranks["dense"].get(chunk_id),
+                ranks["lexical"].get(chunk_id),
+            )
+            for chunk_id, score in fuse(rankings, strongest)
+        ]
+        return self._read_back(bases, proposals, question.top_k)
 
     def _read_back(
-        self,
-        bases: Sequence[KnowledgeBase],
-        fused: Sequence[tuple[int, float]],
-        scores: Mapping[str, Mapping[int, float]],
-        top_k: int,
-    ) -> tuple[Passage, ...]:
-        """Read the best `top_k` chunks that still exist."""
+        self, bases: Sequence[KnowledgeBase], proposals: Sequence[_Proposal], top_k: int
+    ) -> tuple[tuple[Passage, ...], tuple[Candidate, ...]]:
+        """Read the best `top_k` chunks that still exist and differ; tell what became of all."""
         names = {base.id: base.name for base in bases}
         passages: list[Passage] = []
+        candidates: list[Candidate] = []
+        seen = SeenTexts()
+        step = max(top_k, CANDIDATES)
         with self._database.read() as session:
-            for first in range(0, len(fused), top_k):
-                part = fused[first : first + top_k]
-                rows = self._rows(session, list(names), [chunk_id for chunk_id, _ in part])
-                for chunk_id, score in part:
-                    if chunk_id not in rows or len(passages) == top_k:
-                        continue
-                    chunk, document, pages = rows[chunk_id]
-                    hit = Hit(
-                        rank=len(passages) + 1,
-                        score=score,
-                        kb=names[chunk.kb_id],
-                        document=document,
-                        chunk=chunk,
-                        channels=ChannelScores(
-                            dense=scores["dense"].get(chunk_id),
-                            lexical=scores["lexical"].get(chunk_id),
-                            rerank=None,
-                        ),
-                    )
-                    passages.append(Passage(number=hit.rank, hit=hit, pages=pages))
+            for first in range(0, len(proposals), step):
+                part = proposals[first : first + step]
+                places = read_places(session, list(names), [each.chunk_id for each in part])
+                likely = [places[p.chunk_id] for p in part if p.chunk_id in places][:top_k]
+                self._versions.read(session, [place.version_id for place in likely])
+                for proposal in part:
+                    place = places.get(proposal.chunk_id)
+                    dropped: DropReason = "gone" if place is None else "below_top_k"
+                    if place is not None and len(passages) < top_k:
+                        version = self._versions.read(session, [place.version_id])[place.version_id]
+                        chunk = read_chunk(place, version)
+                        dropped = "" if seen.is_new(chunk.text) else "duplicate"
+                        if not dropped:
+                            hit = Hit(
+                                rank=len(passages) + 1,
+                                score=proposal.score,
+                                kb=names[chunk.kb_id],
+                                document=place.document,
+                                chunk=chunk,
+                                channels=proposal.channels,
+                            )
+                            passages.append(Passage(hit.rank, hit, version.pages))
+                    candidates.append(_candidate(proposal, place, dropped))
                 if len(passages) == top_k:
                     break
-        return tuple(passages)
-
-    def _rows(
-        self, session: Session, kb_ids: Sequence[str], chunk_ids: Sequence[int]
-    ) -> dict[int, tuple[Chunk, str, tuple[int, ...]]]:
-        """Return each chunk that is still there, with its document's name and page starts."""
-        rows = session.execute(
-            select(ChunkRow, DocumentRow.path, SourceRow, DocumentVersionRow.id)
-            .join(DocumentRow, ChunkRow.document_id == DocumentRow.id)
-            .join(SourceRow, DocumentRow.source_id == SourceRow.id)
-            .join(DocumentVersionRow, DocumentVersionRow.document_id == DocumentRow.id)
-            .where(
-                ChunkRow.id.in_(chunk_ids),
-                ChunkRow.kb_id.in_(kb_ids),
-                DocumentVersionRow.is_current,
-            )
-        ).all()
-        versions = self._read_versions(session, {version_id for *_, version_id in rows})
-        found = {}
-        for row, path, source, version_id in rows:
-            version = versions[version_id]
-            chunk = chunk_record(row, version_id, version.text)
-            found[row.id] = (chunk, display_name(source_record(source), path), version.pages)
-        return found
-
-    def _read_versions(self, session: Session, ids: set[int]) -> dict[int, _Version]:
-        with self._lock:
-            versions = {id_: self._versions[id_] for id_ in ids & self._versions.keys()}
-            for id_ in versions:
-                self._versions.move_to_end(id_)
-        rows = session.execute(
-            select(
-                DocumentVersionRow.id, DocumentVersionRow.text, DocumentVersionRow.page_starts
-            ).where(DocumentVersionRow.id.in_(ids - versions.keys()))
-        )
-        read = {id_: _Version(text=text, pages=tuple(starts)) for id_, text, starts in rows}
-        self._remember(read)
-        return versions | read
-
-    def _remember(self, versions: Mapping[int, _Version]) -> None:
-        with self._lock:
-            for id_ in versions.keys() - self._versions.keys():
-                self._versions[id_] = versions[id_]
-                self._cached_chars += len(versions[id_].text)
-            while self._cached_chars > CACHED_TEXT_CHARS and len(self._versions) > 1:
-                _, oldest = self._versions.popitem(last=False)
-                self._cached_chars -= len(oldest.text)
+        return tuple(passages), tuple(candidates)
 
 
 def check_question(question: Question) -> None:
@@ -311,11 +307,30 @@ def check_question(question: Question) -> None:
         raise InvalidInputError("kbs", "name at least one knowledge base")
 
 
+def _candidate(proposal: _Proposal, place: Place | None, dropped: DropReason) -> Candidate:
+    return Candidate(
+        chunk_id=proposal.chunk_id,
+        document_id=place.row.document_id if place else "",
+        document=place.document if place else "",
+        start=place.row.start if place else 0,
+        end=place.row.end if place else 0,
+        score=proposal.score,
+        dense=proposal.channels.dense,
+        lexical=proposal.channels.lexical,
+        rerank=proposal.channels.rerank,
+        dense_rank=proposal.dense_rank,
+        lexical_rank=proposal.lexical_rank,
+        dropped=dropped,
+    )
+
+
 def _weights(
     question: Question, base: KnowledgeBase, stats: TermStats | None = None
 ) -> dict[str, float]:
     if question.channel == "hybrid":
-        return channel_weights(question.text, base.embedder, stats=stats)
+        return channel_weights(
+            question.text, base.embedder, measured=base.channel_weights, stats=stats
+        )
     return {
         "dense": float(question.channel == "dense"),
         "lexical": float(question.channel == "lexical"),

@@ -6,9 +6,11 @@ by script:
 - Latin and other alphabetic scripts: words, without accents. Numbers lose their thousands
   separators. Identifiers (``max_new_tokens``, ``getUserName``, ``LX-PO-2023``) give the whole
   and its parts. English words are stemmed (Snowball).
-- Han: every character, every pair of neighbours, every dictionary word (jieba's) of three or more
-  characters, and the value of a written number (``十八`` gives ``18``). Pairs alone find most;
-  single characters find paraphrases; see `kb.storage.fulltext` for when they are looked up.
+- Han, in its simplified form (`kb.simplify`): every character, every pair of neighbours, every
+  dictionary word (jieba's) of three or more characters, and the value of a written number
+  (``十八`` gives ``18``). Pairs alone find most; single characters find paraphrases; see
+  `kb.storage.fulltext` for when they are looked up.
+- Numbers with their unit, and dates: `kb.quantities`.
 - Kana, Hangul and the Southeast Asian scripts that write no spaces: pairs.
 
 Questions drop what only gives them their form (`kb.stopwords`) unless nothing else remains. Very
@@ -31,12 +33,14 @@ from typing import Any
 
 from kb import stopwords
 from kb.numbers import CHINESE_NUMBER, canonical, chinese_to_int
+from kb.quantities import quantities
 from kb.records import MAX_QUESTION_CHARS
+from kb.simplify import simplified
 
 # Chosen among 20, 50 and 150 by how well small mixed bases tell what they can answer.
 PRIOR_CHUNKS = 150
 # Pinned in a knowledge base's row; change it whenever `index_terms` gives other terms.
-FULLTEXT = "terms/1+jieba-0.42+snowball-3"
+FULLTEXT = "terms/2+jieba-0.42+snowball-3+opencc"
 
 _HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Written without spaces: kana, bopomofo, Hangul; Thai, Lao, Myanmar, Khmer.
@@ -142,6 +146,7 @@ def common_share(word: str) -> float:
     Chinese from the dictionary's counts, for passages of some 250 words.
     """
     if is_han(word):
+        word = simplified(word)  # the dictionary's own form
         tokenizer = _segmenter()
         share = tokenizer.FREQ.get(word, 0) / tokenizer.total
         return min(0.9, 1 - math.exp(-250 * share)) or 2e-5
@@ -161,8 +166,8 @@ def is_han(word: str) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Return `text` in the form in which terms are compared: NFKC, case-folded."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    """Return `text` in the form in which terms are compared: NFKC, case-folded, simplified."""
+    return _fold(text).casefold()
 
 
 def is_single(term: str) -> bool:
@@ -179,13 +184,19 @@ def stem(word: str) -> str:
     return _stemmer()(word) if word.isascii() and word.isalpha() else word
 
 
-def _runs(text: str) -> Iterator[tuple[str, str]]:
-    for match in _RUN.finditer(unicodedata.normalize("NFKC", text)):
+def _fold(text: str) -> str:
+    return simplified(unicodedata.normalize("NFKC", text))
+
+
+def _runs(folded: str) -> Iterator[tuple[str, str]]:
+    for match in _RUN.finditer(folded):
         yield match.lastgroup or "", match.group()
 
 
 def _terms(text: str) -> Iterator[str]:
-    for kind, run in _runs(text):
+    folded = _fold(text)
+    yield from quantities(folded)
+    for kind, run in _runs(folded):
         if kind == "han":
             yield from run
             yield from pairs(run)
@@ -198,7 +209,9 @@ def _terms(text: str) -> Iterator[str]:
 
 
 def _content_terms(text: str) -> Iterator[str]:
-    for kind, run in _runs(text):
+    folded = _fold(text)
+    yield from quantities(folded)
+    for kind, run in _runs(folded):
         if kind == "han":
             yield from _content_han(run)
         elif kind == "unspaced":
@@ -211,7 +224,7 @@ def _content_words(question: str) -> dict[str, bool]:
     """Return the content words in order, each with whether it is a name or number."""
     words: dict[str, bool] = {}
     is_first = True
-    runs = list(_runs(question[:MAX_QUESTION_CHARS]))
+    runs = list(_runs(_fold(question[:MAX_QUESTION_CHARS])))
     has_han = any(kind == "han" for kind, _ in runs)
     for kind, run in runs:
         if kind == "han":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from kb.protocols import ChunkIds
 from kb.storage import sqlite
 from kb.terms import TermStats, content_words, index_terms, is_han, is_single, pairs, query_terms
 
@@ -79,7 +80,12 @@ class FullText:
         sqlite.delete_fulltext(self._session, self._kb_id, chunk_ids)
 
     def search(
-        self, query: str, top_k: int, *, stats: TermStats | None = None
+        self,
+        query: str,
+        top_k: int,
+        *,
+        allowed: ChunkIds | None = None,
+        stats: TermStats | None = None,
     ) -> list[tuple[int, float]]:
         """Return ``(chunk_id, score)`` best first; score is BM25, >= 0, higher is better.
 
@@ -88,21 +94,32 @@ class FullText:
         term too go first. `stats` are those of the same query, read here when not given.
         """
         stats = stats or self.stats(query)
-        finding, scoring = self._useful_terms(query, stats)
-        if not finding or top_k <= 0:
+        known = self._known_terms(query, stats)
+        if not known or top_k <= 0:
             return []
+        if allowed is not None and len(allowed) <= POSTING_BUDGET:  # every term can find
+            return self._matches(_any([term for _, term in known]), top_k, allowed)
+        finding, scoring = self._useful_terms(known, stats.n_chunks)
         found = []
         if scoring and stats.frequencies[finding[0]] > POSTING_BUDGET:
-            found = self._matches(f"({_any(finding)}) AND ({_any(scoring)})", top_k)
+            both = f"({_any(finding)}) AND ({_any(scoring)})"
+            found = self._matches(both, top_k, allowed)
         if len(found) < top_k:
             both = f"({_any(finding)}) AND ({_any(finding + scoring)})"
-            found = self._matches(both if scoring else _any(finding), top_k)
-        return [(chunk_id, max(score, 0.0)) for chunk_id, score in found]
+            found = self._matches(both if scoring else _any(finding), top_k, allowed)
+        return found
 
-    def _matches(self, match: str, top_k: int) -> list[tuple[int, float]]:
-        return sqlite.search_fulltext(
-            self._session, self._kb_id, match, COLUMN_WEIGHTS, top_k, scored=POSTING_BUDGET
+    def _matches(self, match: str, top_k: int, allowed: ChunkIds | None) -> list[tuple[int, float]]:
+        found = sqlite.search_fulltext(
+            self._session,
+            self._kb_id,
+            match,
+            COLUMN_WEIGHTS,
+            top_k,
+            scored=POSTING_BUDGET,
+            allowed=None if allowed is None else allowed.tolist(),
         )
+        return [(chunk_id, max(score, 0.0)) for chunk_id, score in found]
 
     def stats(self, question: str) -> TermStats:
         """Return how many chunks hold each term of `question`.
@@ -118,17 +135,23 @@ class FullText:
         frequencies = sqlite.fulltext_frequencies(self._session, self._kb_id, terms)
         return TermStats(n_chunks=n_chunks, frequencies=frequencies)
 
-    def _useful_terms(self, query: str, stats: TermStats) -> tuple[list[str], list[str]]:
-        """Choose the rarest terms that the base holds: those that find, those that only score."""
+    def _known_terms(self, query: str, stats: TermStats) -> list[tuple[int, str]]:
+        """Return the terms that the base holds, rarest first, each behind its frequency."""
         candidates = _candidate_terms(query, stats.n_chunks)
         frequencies = [
             (stats.frequencies[term], term) for term in candidates if term in stats.frequencies
         ]
-        common = max(COMMON_MIN_CHUNKS, COMMON_SHARE * stats.n_chunks)
+        return sorted(frequencies)[:MAX_QUERY_TERMS]
+
+    def _useful_terms(
+        self, known: Sequence[tuple[int, str]], n_chunks: int
+    ) -> tuple[list[str], list[str]]:
+        """Choose from the known terms those that find chunks, and those that only score them."""
+        common = max(COMMON_MIN_CHUNKS, COMMON_SHARE * n_chunks)
         finding: list[str] = []
         scoring: list[str] = []
         postings = 0
-        for frequency, term in sorted(frequencies)[:MAX_QUERY_TERMS]:
+        for frequency, term in known:
             postings += frequency
             if not finding or (frequency <= common and postings <= POSTING_BUDGET):
                 finding.append(term)

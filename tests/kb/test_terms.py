@@ -64,6 +64,43 @@ def test_a_written_chinese_number_is_found_by_its_digits() -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "term"),
+    [
+        ("二〇二三年", "2023 年", "2023年"),
+        ("两千零二十三年", "２０２３年", "2023年"),
+        ("三月五日", "3月5号", "5日"),
+        ("十二月二十五日", "2023-12-25", "25日"),
+        ("二〇二三年三月五日", "2023/3/5", "3月"),
+        ("百分之五", "5%", "5％"),
+        ("百分之三点五", "3.50 ％", "3.5％"),
+        ("第三届", "第3屆", "3届"),
+        ("三点", "3點", "3点"),
+        ("一千二百元", "1,200元", "1200元"),
+    ],
+)
+def test_numbers_and_dates_are_found_however_they_are_written(
+    one: str, other: str, term: str
+) -> None:
+    for asked, text in ((one, other), (other, one)):
+        assert term in query_terms(asked)
+        assert term in indexed(text)
+
+
+@pytest.mark.parametrize(
+    ("traditional", "simple"),
+    [
+        ("臺灣鐵路管理局", "台湾铁路管理局"),
+        ("資料庫裡的檔案", "资料库里的档案"),
+        ("乾燥機後面", "干燥机后面"),
+    ],
+)
+def test_traditional_and_simplified_text_give_the_same_terms(traditional: str, simple: str) -> None:
+    assert index_terms(traditional) == index_terms(simple)
+    assert query_terms(traditional) == query_terms(simple)
+    assert content_words(traditional) == content_words(simple)
+
+
+@pytest.mark.parametrize(
     ("identifier", "parts"),
     [
         ("max_new_tokens", {"max_new_tokens", "max", "new", "token"}),
@@ -123,6 +160,14 @@ def test_query_operators_are_words_like_any_other() -> None:
 )
 def test_other_scripts_are_indexed_too(text: str, term: str) -> None:
     assert term in indexed(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["零" * 5000, "亿" * 5000, "百分之" + "五" * 5000, "1" * 5000 + "年"]
+)
+def test_endless_numbers_are_text_like_any_other(text: str) -> None:
+    """Numerals of more than 4,300 digits once ended in Python's refusal to convert them."""
+    assert all(len(term) <= 64 for term in query_terms(text))
 
 
 def test_endless_words_are_left_out() -> None:

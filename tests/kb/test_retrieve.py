@@ -1,0 +1,178 @@
+"""What is found, and what became of the rest: filters, candidates, duplicates."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import update
+
+from kb.duplicates import SeenTexts
+from kb.errors import InvalidInputError
+from kb.index import FaissIndex
+from kb.records import Filter, Question
+from kb.storage import fulltext as fulltext_file
+from kb.storage.documents import find_document
+from kb.storage.tables import DocumentVersionRow, SourceRow
+from kb.wiring import Services
+from tests.building import add_document, make_base, open_services
+
+N_MANY = 80
+PUMP = "The pump of hall {} is serviced every {} hours by the crew.\n"
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """A base where far more chunks answer than a search returns."""
+    with open_services(tmp_path / "home") as opened:
+        base = make_base(opened.database, "halls")
+        texts = [PUMP.format(n, 100 + 7 * n) for n in range(N_MANY)]
+        add_document(opened.database, base, "many.txt", texts)
+        add_document(opened.database, base, "a/one.PDF", ["Somewhere a pump hums.\n"])
+        add_document(opened.database, base, "a/b/two.md", ["The crew has a pump in hall B.\n"])
+        add_document(opened.database, base, "aa/three.md", ["Halls have a pump.\n", "七号泵。\n"])
+        with opened.database.write() as session:
+            session.execute(update(SourceRow).values(label="docs", root="/srv/docs"))
+        yield opened
+
+
+def found(services: Services, wanted: Filter, **changes: object) -> set[str]:
+    """Return the documents found by a question that everything in the base fits."""
+    question = {"text": "pump hall crew", "kbs": ("halls",), "top_k": 5, "filter": wanted}
+    hits = services.retriever.search(Question(**(question | changes))).hits
+    return {hit.document.removeprefix("docs/") for hit in hits}
+
+
+@pytest.mark.parametrize("channel", ["hybrid", "dense", "lexical"])
+@pytest.mark.parametrize(
+    ("wanted", "documents"),
+    [
+        (Filter(documents=("a/one.PDF",)), {"a/one.PDF"}),
+        (Filter(documents=("docs/a/one.PDF", "a/b/two.md")), {"a/one.PDF", "a/b/two.md"}),
+        (Filter(folder="a"), {"a/one.PDF", "a/b/two.md"}),
+        (Filter(folder="docs/a/"), {"a/one.PDF", "a/b/two.md"}),
+        (Filter(folder="/srv/docs/aa"), {"aa/three.md"}),
+        (Filter(types=("pdf",)), {"a/one.PDF"}),
+        (Filter(types=(".MD", "pdf")), {"a/one.PDF", "a/b/two.md", "aa/three.md"}),
+        (Filter(folder="a", types=("md",)), {"a/b/two.md"}),
+        (Filter(types=("xlsx",)), set()),
+    ],
+)
+def test_a_filter_is_exact_and_costs_no_recall(
+    services: Services, channel: str, wanted: Filter, documents: set[str]
+) -> None:
+    """The few chunks that fit rank far below the 80 that do not; post-filtering would miss them."""
+    assert found(services, wanted, channel=channel) == documents
+
+
+def test_a_document_is_named_by_its_id_too(services: Services) -> None:
+    with services.database.read() as session:
+        [base] = services.retriever.search(Question("pump", ("halls",), 1)).bases
+        id_ = find_document(session, base, "a/b/two.md").id
+
+    assert found(services, Filter(documents=(id_,))) == {"a/b/two.md"}
+
+
+def test_days_are_those_of_the_stored_text_and_both_included(services: Services) -> None:
+    with services.database.write() as session:
+        [base] = services.retriever.search(Question("pump", ("halls",), 1)).bases
+        version_id = find_document(session, base, "a/b/two.md").version_id
+        session.execute(
+            update(DocumentVersionRow)
+            .where(DocumentVersionRow.id == version_id)
+            .values(created_at="2024-03-05T23:59:59+00:00")
+        )
+
+    old = {"a/b/two.md"}
+    assert found(services, Filter(until="2024-03-05")) == old
+    assert found(services, Filter(since="2024-03-05", until="20240305")) == old
+    assert found(services, Filter(until="2024-03-04")) == set()
+    assert found(services, Filter(since="2024-03-06")).isdisjoint(old)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        (Filter(documents=("many.txt", "none.txt")), "documents"),
+        (Filter(folder="A"), "folder"),
+        (Filter(folder="a_"), "folder"),
+        (Filter(since="yesterday"), "since"),
+        (Filter(until="2024-13-01"), "until"),
+        (Filter(since="2024-03-05", until="2024-03-04"), "since"),
+        (Filter(documents=("x' OR 1=1 --",)), "documents"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant_is_refused(
+    services: Services, wanted: Filter, field: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        found(services, wanted)
+
+    assert caught.value.field == field
+
+
+def test_a_filter_holds_where_terms_outnumber_what_can_be_scored(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fulltext_file, "POSTING_BUDGET", 1)
+
+    assert found(services, Filter(folder="aa"), channel="lexical") <= {"aa/three.md"}
+
+
+@pytest.mark.parametrize("lists", [0, 8])
+def test_vectors_that_are_not_allowed_are_not_found(lists: int) -> None:
+    rows = np.eye(32, dtype=np.float32)
+    index = FaissIndex(32)
+    index.add(list(range(100, 132)), rows)
+    index = index.arranged(lists)
+
+    searched = index.search(rows[0], 5, np.array([131, 120, 7], dtype=np.int64))
+
+    assert {id_ for id_, _ in searched} == {120, 131}
+    assert index.search(rows[0], 5, np.array([], dtype=np.int64)) == []
+
+
+def test_candidates_tell_what_became_of_each(services: Services) -> None:
+    retrieval = services.retriever.search(Question("pump hall crew", ("halls",), 3))
+
+    shown = [c for c in retrieval.candidates if not c.dropped]
+    assert [c.chunk_id for c in shown] == [hit.chunk.id for hit in retrieval.hits]
+    assert len(retrieval.candidates) == 50
+    assert {c.dropped for c in retrieval.candidates} == {"", "below_top_k"}
+    scores = [c.score for c in retrieval.candidates]
+    assert scores == sorted(scores, reverse=True)
+    for candidate in retrieval.candidates:
+        assert candidate.document.startswith("docs/")
+        assert (candidate.dense is None) == (candidate.dense_rank is None)
+        assert (candidate.lexical is None) == (candidate.lexical_rank is None)
+
+
+def test_a_page_that_was_stored_twice_is_shown_once(services: Services) -> None:
+    [base] = services.retriever.search(Question("pump", ("halls",), 1)).bases
+    text = "Filters of the ventilation are washed by the cleaners on Mondays, never on Fridays.\n"
+    for name in ("v1.txt", "copy of v1.txt"):
+        add_document(services.database, base, name, [text])
+
+    retrieval = services.retriever.search(Question("ventilation filters washed", ("halls",), 5))
+
+    dropped = [c for c in retrieval.candidates if c.dropped == "duplicate"]
+    assert len(dropped) == 1
+    assert sum("ventilation" in hit.chunk.text for hit in retrieval.hits) == 1
+    assert len(retrieval.hits) == 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("年假为每年十二天，须提前两周申请。", "年假为每年十二天， 须提前两周申请！", True),
+        ("The pump is serviced every 400 hours.", "The pump is serviced every 500 hours.", False),
+        ("员工食堂午餐时间为十一点半，晚餐不开放。", "仓库每月盘点一次，由主管签字。", False),
+        ("", "", True),
+        ("a", "b", False),
+    ],
+)
+def test_duplicates_have_the_same_words_and_numbers(one: str, other: str, is_same: bool) -> None:
+    seen = SeenTexts()
+
+    assert seen.is_new(one)
+    assert seen.is_new(other) != is_same
