@@ -18,7 +18,7 @@ from api.errors import install_error_handlers
 from api.limits import BodyLimit, Slots
 from api.observe import Observe
 from api.parts import Parts, Readiness
-from api.routes import ask, bases, chatglm, documents, jobs, openai, page, status
+from api.routes import ask, bases, chatglm, documents, feedback, jobs, openai, page, status
 from api.security import AccessRules, Guard
 from ingest.jobs import JobRunner
 from kb.config import Settings
@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 MAX_ANSWERS = 16
 
 ROUTERS = tuple(
-    module.router for module in (status, bases, documents, jobs, ask, openai, chatglm, page)
+    module.router
+    for module in (status, bases, documents, jobs, ask, feedback, openai, chatglm, page)
 )
 
 

@@ -19,6 +19,7 @@ from kb.records import (
     Turn,
 )
 from kb.storage.bases import BaseCounts
+from kb.storage.feedback import MAX_COMMENT_CHARS, Rating
 
 MAX_TURN_CHARS = 100_000
 MAX_TURNS = 100
@@ -73,6 +74,11 @@ class SearchBody(_Body):
 class AskBody(SearchBody):
     history: Annotated[list[TurnBody], Field(max_length=MAX_TURNS)] = []
     stream: bool = False
+
+
+class FeedbackBody(_Body):
+    rating: Rating
+    comment: Annotated[str, Field(max_length=MAX_COMMENT_CHARS)] = ""
 
 
 class TextPart(_ForeignBody):

@@ -44,6 +44,7 @@ from kb.storage.tables import (
     DocumentRow,
     DocumentVersionRow,
     EmbeddingRow,
+    FeedbackRow,
     JobFileRow,
     JobRow,
     KnowledgeBaseRow,
@@ -226,10 +227,12 @@ def _forget_answers(session: Session, finder: Finder, ids: Sequence[str]) -> Non
             select(TracePassageRow.trace_id).where(TracePassageRow.document_id.in_(ids))
         )
     )
-    for trace_id, question, answer in session.execute(
-        select(TraceRow.id, TraceRow.question, TraceRow.answer)
+    for trace_id, question, answer, comment in session.execute(
+        select(TraceRow.id, TraceRow.question, TraceRow.answer, FeedbackRow.comment).outerjoin(
+            FeedbackRow, FeedbackRow.trace_id == TraceRow.id
+        )
     ):
-        if finder.find(f"{question}\0{answer}".encode("utf-8", "surrogatepass")):
+        if finder.find(f"{question}\0{answer}\0{comment}".encode("utf-8", "surrogatepass")):
             traces.add(trace_id)
     redact_traces(session, sorted(traces), with_questions=True)
 

@@ -7,6 +7,7 @@
     │   ├── DocumentNotFoundError
     │   ├── VersionNotFoundError        of a document, which no stored answer cites any more
     │   ├── JobNotFoundError
+    │   ├── TraceNotFoundError
     │   └── ModelNotFoundError
     ├── AlreadyExistsError
     ├── InvalidInputError          a name, question or option that cannot be used
@@ -75,6 +76,11 @@ class ModelNotFoundError(NotFoundError):
 class JobNotFoundError(NotFoundError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job {job_id!r}")
+
+
+class TraceNotFoundError(NotFoundError):
+    def __init__(self, trace_id: str) -> None:
+        super().__init__(f"no stored answer {trace_id!r}")
 
 
 class AlreadyExistsError(KBError):

@@ -4,7 +4,7 @@ A set is a folder with ``corpus.jsonl`` (``doc_id, title, text``) and ``question
 (``qid, question, answers, gold_doc_ids, lang, answerable, meta``). Questions about a folder of
 files name them by ``gold_paths``, each the folder's name and the path in it, and need no corpus;
 with ``any_gold`` one of them is enough. This file reads sets and turns outcomes into figures;
-how documents get into a knowledge base is the caller's business (`kb.cli.evaluate`), so that the
+how documents get into a knowledge base is the caller's business (`kb.cli.eval_target`), so that the
 real path is measured and not a copy of it.
 
 Not measured: free-form answers, which would have to be compared by meaning.

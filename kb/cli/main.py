@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": ("kb.cli.verify", "verify", "Prove that indexes and database agree."),
     "doctor": ("kb.cli.doctor", "doctor", "Explain this machine and what would run on it."),
     "config": ("kb.cli.doctor", "config", "Print each setting and where it came from."),
+    "feedback": ("kb.cli.feedback", "feedback", "Export the thumbs of users as a question set."),
     "eval": ("kb.cli.evaluate", "evaluate", "Measure quality on question sets."),
     "bench": ("kb.cli.bench", "bench", "Measure speed on this machine."),
 }

@@ -289,4 +289,5 @@ def _record(row: KnowledgeBaseRow, embedder: EmbedderRow) -> KnowledgeBase:
         fulltext=row.fulltext,
         support_threshold=row.support_threshold,
         created_at=row.created_at,
+        channel_weights=row.channel_weights,
     )

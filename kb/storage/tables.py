@@ -5,6 +5,7 @@
                                       n
     embedder 1─n embedding 1─n ─── chunk            change_log, index_snapshot: per base
     job 1─n job_file                                trace 1─n trace_passage
+                                                    trace 1─1 feedback
 
 A document's text is stored once, in its current `document_version`; a chunk is a span of it.
 Old versions stay only while a stored citation names them. The full-text rows live in one FTS5 table
@@ -68,6 +69,9 @@ class KnowledgeBaseRow(Base):
     last_seq: Mapped[int] = mapped_column(default=0)
     log_floor: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[str] = mapped_column(Text)
+    # What `kb calibrate` measured: weights by channel, and the report with its curve.
+    channel_weights: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    calibration_report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class SourceRow(Base):
@@ -268,3 +272,17 @@ class TracePassageRow(Base):
     start: Mapped[int]
     end: Mapped[int]
     quote: Mapped[str] = mapped_column(Text, default="")
+
+
+class FeedbackRow(Base):
+    """What a user thinks of one stored answer. Goes when the answer is redacted."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (CheckConstraint("rating IN ('up', 'down')", name="rating"),)
+
+    trace_id: Mapped[str] = mapped_column(
+        ForeignKey("trace.id", ondelete="CASCADE"), primary_key=True
+    )
+    rating: Mapped[str] = mapped_column(Text)
+    comment: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[str] = mapped_column(Text)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from kb.records import Answer
 from kb.storage.sqlite import MAX_VALUES
-from kb.storage.tables import DocumentVersionRow, TracePassageRow, TraceRow
+from kb.storage.tables import DocumentVersionRow, FeedbackRow, TracePassageRow, TraceRow
 
 REDACTED = "[removed with its document]"
 
@@ -103,8 +103,9 @@ def redact_documents(session: Session, document_ids: Sequence[str]) -> int:
         session.execute(
             update(TraceRow).where(TraceRow.id.in_(part)).values(answer=REDACTED, is_redacted=True)
         )
-        # The whole answer is gone, so its other quotes go too.
+        # The whole answer is gone, so its other quotes go too, and what was said of it.
         session.execute(delete(TracePassageRow).where(TracePassageRow.trace_id.in_(part)))
+        session.execute(delete(FeedbackRow).where(FeedbackRow.trace_id.in_(part)))
     if trace_ids:
         drop_uncited_versions(session)
     return len(trace_ids)
@@ -132,3 +133,4 @@ def redact_traces(
         part = trace_ids[first : first + MAX_VALUES]
         session.execute(update(TraceRow).where(TraceRow.id.in_(part)).values(values))
         session.execute(delete(TracePassageRow).where(TracePassageRow.trace_id.in_(part)))
+        session.execute(delete(FeedbackRow).where(FeedbackRow.trace_id.in_(part)))

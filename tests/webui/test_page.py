@@ -394,3 +394,20 @@ def test_flags_are_badges_with_their_reason(visit: Visit, tmp_path: Path) -> Non
     expect(badges).to_have_text(["不可见文字", "疑似指令"])
     expect(badges.first).to_have_attribute("title", re.compile("left out: 2 characters"))
     assert_fits(visitor)
+
+
+def test_a_thumb_is_pressed_kept_and_taken_back(visit: Visit, folder: Path) -> None:
+    visitor = visit(locale="zh-CN")
+    visitor.create_base("评价")
+    visitor.upload(folder)
+    turn = visitor.ask("正式员工每年有几天年假？")
+    up, down = turn.get_by_label("回答正确"), turn.get_by_label("回答有误")
+
+    up.click()
+    expect(up).to_have_attribute("aria-pressed", "true")
+    down.click()
+    expect(down).to_have_attribute("aria-pressed", "true")
+    expect(up).to_have_attribute("aria-pressed", "false")
+    down.click()
+
+    expect(down).to_have_attribute("aria-pressed", "false")

@@ -10,6 +10,7 @@ import { say, t } from "./i18n.js";
 import { renderMarkdown } from "./markdown.js";
 import { hitList } from "./passages.js";
 import { state } from "./state.js";
+import { thumbs } from "./thumbs.js";
 
 let isExplained = false; // the note on extractive answers is open in the first one only
 
@@ -113,7 +114,7 @@ function refusal(reply) {
     h("p", { class: "refusal-title" }, icon("target"), h("span", { text: "refused" })),
     reply.answer ? h("p", { class: "verbatim", dir: "auto" }, reply.answer) : null,
     nearest,
-    h("p", { class: "turn-foot fine" }, supportView(reply)),
+    h("footer", { class: "turn-foot fine" }, supportView(reply), thumbs(reply)),
   );
 }
 
@@ -141,6 +142,7 @@ function footer(reply) {
     supportView(reply),
     typeof total === "number" ? h("span", { text: ["seconds", { n: total / 1000 }] }) : null,
     speed ? h("span", { text: ["tokensPerSecond", { n: speed }] }) : null,
+    thumbs(reply),
     copy,
   );
 }

@@ -121,6 +121,10 @@ export const search = (kb, body, signal) =>
 export const ask = (kb, body, signal) =>
   stream("POST", `${base(kb)}/ask`, { json: { ...body, stream: true }, signal });
 
+const feedback = (trace) => `traces/${encodeURIComponent(trace)}/feedback`;
+export const rateAnswer = (trace, rating) => call("PUT", feedback(trace), { json: { rating } });
+export const takeBackRating = (trace) => call("DELETE", feedback(trace));
+
 export const job = (id) => call("GET", `jobs/${encodeURIComponent(id)}`);
 export const cancelJob = (id) => call("POST", `jobs/${encodeURIComponent(id)}/cancel`);
 export const retryJob = async (id) =>
