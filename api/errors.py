@@ -26,6 +26,7 @@ from kb.errors import (
     KBError,
     LoadError,
     NotFoundError,
+    RerankerError,
     StorageError,
     VersionMismatchError,
 )
@@ -43,6 +44,7 @@ STATUS: tuple[tuple[type[KBError], int], ...] = (
     (LoadError, 422),
     (AnswererError, 502),
     (EmbedderError, 503),
+    (RerankerError, 503),
     (StorageError, 503),
     (KBError, 500),
 )

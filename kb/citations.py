@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kb import stopwords
-from kb.numbers import numbers_in
+from kb.claims import claims_in
 from kb.records import AnswerSpan, Citation, Draft, Passage
 from kb.sentences import split_sentences
 from kb.terms import index_terms, is_single, normalise
@@ -35,14 +35,6 @@ _QUOTED = re.compile(
     r"«([^«»]{1,100})»|“([^“”]{1,100})”|「([^「」]{1,100})」|『([^『』]{1,100})』"
     r"|《([^《》]{1,100})》|\"([^\"\n]{1,100})\""
 )
-_MONTHS = {
-    "january": 1, "february": 2, "march": 3, "april": 4, "may": 5, "june": 6, "july": 7,
-    "august": 8, "september": 9, "october": 10, "november": 11, "december": 12,
-    "jan": 1, "feb": 2, "mar": 3, "apr": 4, "jun": 6, "jul": 7, "aug": 8, "sep": 9, "sept": 9,
-    "oct": 10, "nov": 11, "dec": 12,
-}  # fmt: skip
-_MONTH = "|".join(_MONTHS)
-_MONTH_NAME = re.compile(rf"\b({_MONTH})\b\.?(?=\s\d)|(?<=\d\s)\b({_MONTH})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +88,7 @@ def is_supported(sentence: str, source: str) -> bool:
     Numbers are compared by value (``1,900`` is ``１９００``, ``百分之五`` is ``5%``), names without
     regard to case, width and white space.
     """
-    claimed = set(numbers_in(_month_numbers(sentence)))
-    if not claimed <= set(numbers_in(_month_numbers(source))):
+    if not claims_in(source, generous=True).covers(claims_in(sentence)):
         return False
     folded = _folded(source)
     return all(_folded(name) in folded for name in _quoted_names(sentence))
@@ -200,10 +191,3 @@ def _quoted_names(sentence: str) -> Iterator[str]:
 
 def _folded(text: str) -> str:
     return re.sub(r"\s+", "", normalise(text))
-
-
-def _month_numbers(text: str) -> str:
-    """Write English month names beside a number as numbers, so that dates compare."""
-    return _MONTH_NAME.sub(
-        lambda match: str(_MONTHS[(match.group(1) or match.group(2))]), text.casefold()
-    )

@@ -51,6 +51,14 @@ class Settings(BaseSettings):
     top_k: int = Field(
         5, ge=1, le=100, description="Passages put to the answerer; about 2,000 tokens at 5."
     )
+    reranker: str = Field(
+        "",
+        description="Cross-encoder that reorders what was found: its folder, or a name such as "
+        "bge-reranker-base; none by default, since it takes seconds without a GPU.",
+    )
+    rerank_top: int = Field(
+        30, ge=1, le=100, description="Passages that the reranker reads for each question."
+    )
     answerer: Literal["auto", "extractive", "chatglm", "openai"] = Field(
         "auto",
         description="Who writes answers; auto is chatglm once a model is in use, else extractive.",

@@ -123,6 +123,10 @@ class EmbedderError(KBError):
     """The embedder cannot be loaded or does not match its checksum."""
 
 
+class RerankerError(KBError):
+    """The reranker cannot be loaded, or failed."""
+
+
 class AnswererError(KBError):
     """The chat model failed or cannot be reached."""
 

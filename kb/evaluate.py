@@ -252,8 +252,8 @@ def exact_match(outcome: Outcome) -> float:
     span, question = outcome.answer.answer_span, outcome.question
     if span is None:
         return 0.0
-    given = _tokens(span.text, question.lang)
-    return float(any(given == _tokens(gold, question.lang) for gold in question.groups[0]))
+    given = units(span.text, question.lang)
+    return float(any(given == units(gold, question.lang) for gold in question.groups[0]))
 
 
 def overlap_f1(outcome: Outcome) -> float:
@@ -261,8 +261,8 @@ def overlap_f1(outcome: Outcome) -> float:
     span, question = outcome.answer.answer_span, outcome.question
     if span is None:
         return 0.0
-    given = Counter(_tokens(span.text, question.lang))
-    return max(_f1(given, Counter(_tokens(gold, question.lang))) for gold in question.groups[0])
+    given = Counter(units(span.text, question.lang))
+    return max(_f1(given, Counter(units(gold, question.lang))) for gold in question.groups[0])
 
 
 def contains(outcome: Outcome) -> float:
@@ -270,10 +270,10 @@ def contains(outcome: Outcome) -> float:
     if outcome.answer.refused:
         return 0.0
     lang = outcome.question.lang
-    text = "".join(_tokens(_without_markers(outcome.answer.text), lang))
+    text = "".join(units(_without_markers(outcome.answer.text), lang))
     return float(
         all(
-            any("".join(_tokens(gold, lang)) in text for gold in group)
+            any("".join(units(gold, lang)) in text for gold in group)
             for group in outcome.question.groups
         )
     )
@@ -290,7 +290,7 @@ def _distinct_documents(text: str, target: Target) -> tuple[str, ...]:
         wanted = min(wanted * 3, MAX_TOP_K)
 
 
-def _tokens(text: str, lang: str) -> list[str]:
+def units(text: str, lang: str) -> list[str]:
     """SQuAD's normalisation for words; letters and digits one by one for Chinese."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     if lang.startswith("zh"):

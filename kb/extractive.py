@@ -15,11 +15,15 @@ from dataclasses import dataclass
 
 from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
 from kb.sentences import split_sentences as split_sentences
-from kb.spans import AnswerType, answer_type, find_span, has_candidate
+from kb.spans import propose
 from kb.support import question_parts, word_match
 from kb.terms import TermStats, content_words, index_terms
+from kb.typed import AnswerType, answer_type, read_question, typed_spans
 
+# Questions in one text that are answered, one sentence each; a single one gets one or two.
 MAX_SENTENCES = 3
+# Best sentences that are searched for a short answer.
+SPAN_SENTENCES = 3
 # A "sentence" without any end mark, a table flattened to one line say, is cut to this.
 MAX_SENTENCE_CHARS = 500
 # Passages and characters of each that are read: bounds the time for a top_k of 1,000.
@@ -72,7 +76,7 @@ class ExtractiveAnswerer:
 
     def answer(self, question: Question, passages: Sequence[Passage]) -> Iterator[AnswerEvent]:
         """Yield one Token per sentence, then Drafted."""
-        chosen = choose_sentences(question.text, passages)
+        chosen, span = compose(question.text, passages)
         texts: list[str] = []
         for sentence in chosen:
             texts.append((_joiner(texts[-1]) if texts else "") + sentence.text)
@@ -80,39 +84,67 @@ class ExtractiveAnswerer:
         yield Drafted(
             Draft(
                 text="".join(texts),
-                answer_span=_span(question.text, chosen),
+                answer_span=span,
                 quotes=tuple((s.passage, s.start, s.end, s.text) for s in chosen),
                 usage=Usage(),
             )
         )
 
 
-def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentence]:
-    """Return the one to three sentences that answer best.
-
-    The best comes first; the others follow by passage, in reading order. A text that asks
-    several questions gets the best sentence for each. Empty only if no passage has any word.
-    """
+def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:
+    """Return the sentences that may answer; headings only where there is nothing else."""
     found = [
         sentence
         for index, passage in enumerate(passages[:MAX_PASSAGES])
         for sentence in _sentences(index, passage)
     ]
     # A heading says what the next sentences are about, and is in their context already.
-    sentences = [sentence for sentence in found if not sentence.is_heading] or found
+    return [sentence for sentence in found if not sentence.is_heading] or found
+
+
+def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentence]:
+    """Return the one or two sentences that answer best, the best one first.
+
+    A text that asks several questions gets the best sentence for each, at most `MAX_SENTENCES`.
+    Empty only if no passage has any word.
+    """
+    return compose(question, passages)[0]
+
+
+def compose(question: str, passages: Sequence[Passage]) -> tuple[list[Sentence], str | None]:
+    """Return the sentences that answer and the short answer, which the first one holds.
+
+    The sentence with the likeliest short answer comes first, though another may have more of the
+    question's words. Several questions have no short answer.
+    """
+    sentences = read_sentences(passages)
     if not sentences:
-        return []
+        return [], None
     parts = question_parts(question)[:MAX_SENTENCES]
-    # Several questions get one sentence each, a single one what it needs.
-    limit = MAX_SENTENCES if len(parts) == 1 else 1
-    chosen: list[int] = []
-    for part in parts:
-        rarities = _rarities(content_words(part), sentences)
-        kind = answer_type(part)
-        scores = [_score(s, rarities, kind, len(passages)) for s in sentences]
-        best, *others = _select(sentences, scores, rarities, limit)
-        chosen += [best, *sorted(others)]
-    return [sentences[i] for i in dict.fromkeys(chosen)]
+    if len(parts) == 1:
+        return _answer_one(parts[0], sentences, len(passages), limit=2)
+    chosen = [
+        sentence
+        for part in parts
+        for sentence in _answer_one(part, sentences, len(passages), limit=1)[0]
+    ]
+    return list(dict.fromkeys(chosen)), None
+
+
+def _answer_one(
+    question: str, sentences: Sequence[Sentence], n_passages: int, *, limit: int
+) -> tuple[list[Sentence], str | None]:
+    scores, rarities = score_sentences(question, sentences, n_passages)
+    order = sorted(range(len(sentences)), key=lambda i: scores[i], reverse=True)
+    first_with = {sentences[i].text: i for i in reversed(order)}
+    order = [i for i in order if first_with[sentences[i].text] == i]
+    best = order[:SPAN_SENTENCES]
+    proposal = propose(read_question(question), [(sentences[i].text, scores[i]) for i in best])
+    if proposal is not None:
+        lead = best[proposal.sentence]
+        order = [lead, *(i for i in order if i != lead)]
+    chosen = _select(sentences, scores, rarities, order, limit)
+    return [sentences[i] for i in chosen], proposal.text if proposal else None
 
 
 def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
@@ -147,6 +179,15 @@ def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
         before = own
 
 
+def score_sentences(
+    question: str, sentences: Sequence[Sentence], n_passages: int
+) -> tuple[list[float], Mapping[str, float]]:
+    """Return the score of each sentence for one question, and the rarities of its words."""
+    rarities = _rarities(content_words(question), sentences)
+    kind = answer_type(question)
+    return [_score(s, rarities, kind, n_passages) for s in sentences], rarities
+
+
 def _rarities(words: Sequence[str], sentences: Sequence[Sentence]) -> Mapping[str, float]:
     frequencies = {
         word: sum(word_match(word, sentence.own) == 1 for sentence in sentences) for word in words
@@ -167,7 +208,7 @@ def _score(
         )
         for word, rarity in rarities.items()
     )
-    typed = kind is not None and has_candidate(sentence.text, kind)
+    typed = kind is not None and bool(typed_spans(sentence.text, kind))
     score = held / total + _TYPE_BONUS * typed + _RANK_BONUS * (1 - sentence.passage / n_passages)
     return score * _LABEL_FACTOR if sentence.is_label else score
 
@@ -176,11 +217,12 @@ def _select(
     sentences: Sequence[Sentence],
     scores: Sequence[float],
     rarities: Mapping[str, float],
+    order: Sequence[int],
     limit: int,
 ) -> list[int]:
-    """Choose the best sentence, then those nearly as good or holding words not yet covered."""
+    """Choose the first, then those nearly as good as the best or holding words not yet covered."""
     total = sum(rarities.values()) or 1.0
-    order = sorted(range(len(sentences)), key=lambda i: scores[i], reverse=True)
+    highest = max(scores)
     chosen = [order[0]]
     covered = {word for word in rarities if word_match(word, sentences[order[0]].own) == 1}
     texts = {sentences[order[0]].text}
@@ -191,18 +233,11 @@ def _select(
             continue
         new = {w for w in rarities if w not in covered and word_match(w, sentences[i].own) == 1}
         brings = sum(rarities[word] for word in new) / total
-        if scores[i] >= _KEEP_SHARE * scores[order[0]] or brings >= _NEW_WORDS:
+        if scores[i] >= _KEEP_SHARE * highest or brings >= _NEW_WORDS:
             chosen.append(i)
             covered |= new
             texts.add(sentences[i].text)
     return chosen
-
-
-def _span(question: str, chosen: Sequence[Sentence]) -> str | None:
-    """Return a short answer from the best sentence; several questions have none."""
-    if not chosen or len(question_parts(question)) > 1:
-        return None
-    return find_span(question, chosen[0].text, answer_type(question))
 
 
 def _unwrapped(piece: str) -> str:

@@ -8,14 +8,14 @@ database in the end; what is gone there is dropped and the search widened.
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kb.duplicates import SeenTexts
-from kb.embedder import Embedder
+from kb.embedder import Embedder, embedded_text
 from kb.errors import InvalidInputError, VersionMismatchError
 from kb.filters import allowed_chunks
 from kb.fusion import channel_weights, fuse
@@ -32,6 +32,7 @@ from kb.records import (
     Passage,
     Question,
 )
+from kb.reranker import Reranker
 from kb.storage.bases import check_fulltext_version, find_base
 from kb.storage.database import Database
 from kb.storage.fulltext import FullText
@@ -81,7 +82,17 @@ class _Found:
 class Retriever:
     """Owns the open indexes and a cache of document texts. Safe to share between threads."""
 
-    def __init__(self, database: Database, embedder: Embedder, index_folder: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        embedder: Embedder,
+        index_folder: Path,
+        *,
+        reranker: Reranker | None = None,
+        rerank_top: int = 30,
+    ) -> None:
+        self._reranker = reranker
+        self._rerank_top = rerank_top
         self._database = database
         self._embedder = embedder
         self._index_folder = index_folder
@@ -100,6 +111,7 @@ class Retriever:
         Raises:
             InvalidInputError: the question is empty or too long, top_k out of range, or the
                 filter names what no base has.
+            ConfigError, RerankerError: a reranker is set and cannot be used.
             KnowledgeBaseNotFoundError, VersionMismatchError, EmbedderError
         """
         check_question(question)
@@ -247,7 +259,38 @@ class Retriever:
             )
             for chunk_id, score in fuse(rankings, strongest)
         ]
+        if self._reranker is not None and question.channel == "hybrid":
+            proposals = self._reranked(self._reranker, question, bases, proposals)
         return self._read_back(bases, proposals, question.top_k)
+
+    def _reranked(
+        self,
+        reranker: Reranker,
+        question: Question,
+        bases: Sequence[KnowledgeBase],
+        proposals: Sequence[_Proposal],
+    ) -> list[_Proposal]:
+        """Put the first `rerank_top` into the reranker's order; the others stay behind them.
+
+        Those score above one half, the others below: cross-encoder and fusion do not compare.
+        """
+        head = proposals[: self._rerank_top]
+        with self._database.read() as session:
+            ids = [each.chunk_id for each in head]
+            places = read_places(session, [base.id for base in bases], ids)
+            versions = self._versions.read(session, [p.version_id for p in places.values()])
+            chunks = {id_: read_chunk(p, versions[p.version_id]) for id_, p in places.items()}
+        texts = [embedded_text(chunk.heading, chunk.text) for chunk in chunks.values()]
+        read = dict(zip(chunks, reranker.scores(question.text, texts), strict=True))
+        reranked = [
+            replace(
+                each,
+                score=(1 + read[each.chunk_id]) / 2 if each.chunk_id in read else each.score / 2,
+                channels=replace(each.channels, rerank=read.get(each.chunk_id)),
+            )
+            for each in proposals
+        ]
+        return sorted(reranked, key=lambda each: each.score, reverse=True)
 
     def _read_back(
         self, bases: Sequence[KnowledgeBase], proposals: Sequence[_Proposal], top_k: int

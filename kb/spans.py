@@ -1,214 +1,356 @@
-"""Short answers by rule: the number, date or name that a question asks for, or nothing.
+"""Propose the short answer: the phrase of the best sentences that a question asks for.
 
-A question's words tell the type of its answer ("how many", 多少, 哪一年). The candidates of that
-type in the sentence that answers are compared by their distance to the question's own words.
-Questions of any other type get no short answer: a wrong one is worse than none.
+Every phrase of a sentence (`kb.phrases`) is weighed by a linear model over a few dozen features:
+the kinds of words beside it, at its ends and in it, its length, whether it is of the type the
+question asks for (`kb.typed`), how near it stands to the question's own words, and whether what
+stands beside the asking word in the question stands beside it. `kb.span_weights` holds the
+weights, fitted on halves of question sets by `benchmarks/fit_spans.py`.
+
+The phrase with the best score is not the answer: phrases overlap, and many good ones agree about
+a part. The answer is the one with the greatest expected overlap (F1) with what the model believes;
+that expectation must reach `MIN_EXPECTED`, else there is no short answer. A wrong one is worse
+than none.
 """
 
+import math
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
-from kb.terms import normalise
+from kb import stopwords
+from kb.phrases import Word, is_chinese, phrases_of, words_of
+from kb.span_weights import WEIGHTS
+from kb.terms import normalise, stem
+from kb.typed import AnswerType, Asked, stated_spans, typed_spans
 
-AnswerType = Literal["number", "percent", "money", "date", "year", "time", "code", "person"]
-
-_NUMERAL = "零〇一二三四五六七八九十百千万亿两半"
-# What a number may carry: one measure word or unit, Chinese or English.
-_UNITS = (
-    "个月|小时|分钟|工作日|平方公里|平方千米|平方米|立方米|公里|千米|厘米|毫米|公斤|千克|公顷|英里|英尺|海里|"
-    "人次|美元|欧元|日元|港元|新台币|元|角|分|米|克|吨|升|毫升|亩|个|人|名|位|天|日|年|岁|次|倍|层|座|"
-    "条|种|部|集|张|台|辆|架|艘|所|家|间|件|项|章|篇|首|票|届|期|站|支|只|匹|头|颗|棵|级|度|秒|周|月|代|"
-    "回|场|本|册|冊|枚|位数|公尺|公分|餐|班|套|字|轮|局|胜|负|球|分贝|瓦|千瓦|兆|"
-    "[KMGT]i?B|ms|[smhgVWL]|kg|mm|cm|km|kW|Hz|dB|M?Pa|°C|℃|ml|"
-    "平方公尺|層|條|種|張|臺|輛|間|項|篇|屆|隻|顆|級|歲|個|天|週|萬|億"
-)
-# Not a part of a code ("LX1107"), of a time ("16:00"), or of an ordinal (第五条).
-_ALONE = r"(?<![A-Za-z0-9.\-第:：])"
-_NUMBER_ZH = re.compile(
-    rf"百分之[{_NUMERAL}点]+"
-    rf"|{_ALONE}(?:\d[\d,]*(?:\.\d+)?[万亿萬億千百]*|(?!一(?:{_UNITS}))[{_NUMERAL}]+)(?:多|余|餘|来)?"
-    rf"\s?(?:{_UNITS})(?![A-Za-z])"
-    rf"|{_ALONE}\d[\d,]*(?:\.\d+)?(?![:：\d]|[A-Za-z]\d)\s?[%％]?"
-)
-_NUMBER_EN = re.compile(
-    r"(?:(?:US|AU|HK)?[$€£¥]\s?)?\d[\d,]*(?:\.\d+)?"
-    r"(?:\s(?:million|billion|trillion|thousand|hundred|dozen))?"
-    r"(?:\s?(?:%|°C|°F|kg|g|mm|cm|m|km|kW|dB)\b|\s(?:second|minute|hour|day|week|month|year|"
-    r"metre|meter|kilometre|kilometer|mile|litre|liter|percent|degree)s?\b)?"
-    r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|"
-    r"fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|"
-    r"eighty|ninety|hundred|dozen)(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?"
-    r"(?: (?:hundred|thousand|million|billion))*\b",
-    re.IGNORECASE,
-)
-_PERCENT = re.compile(
-    rf"\d[\d,]*(?:\.\d+)?\s?(?:%|％|percent\b|per cent\b)|百分之[{_NUMERAL}点\d.]+"
-)
-_MONEY = re.compile(
-    r"(?:US|HK)?[$€£¥]\s?\d[\d,]*(?:\.\d+)?(?:\s(?:million|billion|trillion|thousand))?"
-    r"|\d[\d,]*(?:\.\d+)?\s?(?:dollars|euros|pounds|yuan|USD|EUR|RMB)"
-    r"|\d[\d,]*(?:\.\d+)?[万亿萬億千百]*(?:美元|欧元|日元|港元|新台币|元)"
-)
-_ERAS = "公元前|西元前|公元|西元|民国|民國|昭和|明治|大正|平成|康熙|乾隆|光绪|光緒"
-_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
-_DATE = re.compile(
-    rf"(?:{_ERAS})?\d{{1,4}}\s?年(?:\s?\d{{1,2}}\s?月(?:\s?\d{{1,2}}\s?[日号號])?)?"
-    r"|\d{1,2}\s?月\s?\d{1,2}\s?[日号號]|次年\s?\d{1,2}\s?月\s?\d{1,2}\s?[日号號]"
-    rf"|[{_NUMERAL}]{{2,4}}年(?:[{_NUMERAL}]{{1,3}}月(?:[{_NUMERAL}]{{1,3}}日)?)?"
-    r"|\d{4}-\d{1,2}-\d{1,2}|\d{1,2}世纪(?:\d{2}年代)?"
-    rf"|\b\d{{1,2}}\s(?:{_MONTHS})(?:\s\d{{4}})?"
-    rf"|\b(?:{_MONTHS})(?:\s\d{{1,2}}(?!\d)(?:st|nd|rd|th)?)?(?:,?\s\d{{4}})?"
-    rf"|\b(?:1[0-9]|20)\d\d\b"
-)
-_YEAR_ZH = re.compile(rf"(?:公元前|西元前)?\d{{3,4}}\s?年|(?:{_ERAS})\d{{1,4}}\s?年")
-_YEAR_EN = re.compile(r"\b(?:1[0-9]|20)\d\d\b")
-_TIME = re.compile(
-    r"\d{1,2}[:：]\d{2}(?:\s?(?:[-–~～至到]|to|and)\s?\d{1,2}[:：]\d{2})?"
-    r"|(?:上午|下午|晚上|凌晨)?\d{1,2}[点點时時](?:\d{1,2}分|半)?|\d{1,2}\s?(?:am|pm)\b"
-)
-_CODE = re.compile(
-    r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,6}[-_]?[A-Za-z0-9\-_]*\d[A-Za-z0-9\-_]*|\d{3,}(?:-\d{2,})+|\d{4,})"
-    r"(?![A-Za-z0-9])"
-)
-_PERSON_EN = re.compile(
-    r"\b(?:[A-Z][\w'’.-]+|[A-Z]\.)(?:\s(?:(?:of|de|von|van|la|the|and|der|bin|al)\s)?"
-    r"(?:[A-Z][\w'’-]+|[A-Z]\.))+|\b[A-Z][a-z]{2,}\b"
-)
-
-# First match wins. English needs word boundaries; Chinese has none.
-_TYPES: tuple[tuple[re.Pattern[str], AnswerType], ...] = (
-    (
-        re.compile(r"what percent|which percent|百分之几|百分之多少|百分比|比例(?:是|为)多少"),
-        "percent",
-    ),
-    (
-        re.compile(r"\bhow much money|how much .*\b(?:cost|pay|spend|paid|worth)|多少钱|多少元"),
-        "money",
-    ),
-    (
-        re.compile(
-            r"\b(?:what|which) year\b|哪(?:一)?年|何年|什么年份|"
-            r"(?:西元|公元|民国|民國|于|於|在)[几幾]年"
-        ),
-        "year",
-    ),
-    (re.compile(r"\bwhat time\b|几点|幾點"), "time"),
-    (
-        re.compile(
-            r"(?:编号|編號|工号|型号|型號|代码|代碼|号码|號碼|内线)(?:是|为|為|多少|什么|$)|"
-            r"\b(?:what|which) (?:\w+ ){0,2}(?:code|part number|model|extension)\b"
-        ),
-        "code",
-    ),
-    (
-        re.compile(
-            r"^when\b|\bwhen (?:did|was|were|is|are|does|do|will)\b|what date|"
-            r"什么时候|什麼時候|何时|何時|哪(?:一)?天|几月|幾月|哪(?:一)?日|什么日期|时间是"
-        ),
-        "date",
-    ),
-    (
-        re.compile(
-            r"\bhow (?:many|much|often|old|long|far)\b|"
-            r"\bhow (?!do\b|does\b|did\b|can\b|is\b|are\b|to\b|should\b|was\b)[a-z]+ "
-            r"(?:is|are|was|were|do|does|did|can|may|must|should|will|has|have)\b"
-        ),
-        "number",
-    ),
-    (
-        re.compile(
-            r"多少|几[个名位人次天年岁种座层条部集张台家所间件项章篇首票届期站支只本场公小]|"
-            r"幾[個名位人次天年歲種座層條部集張臺家所間件項章篇首票屆期站支隻本場公小]|"
-            r"多[长高大远深重宽久]|多[長遠寬]"
-        ),
-        "number",
-    ),
-    (re.compile(r"^who\b|\bwho (?:is|was|were|are|did)\b|\bby whom\b"), "person"),
-)
-
-
-def answer_type(question: str) -> AnswerType | None:
-    """Return what kind of thing `question` asks for; None where no rule is sure."""
-    folded = normalise(question).strip()
-    return next((kind for pattern, kind in _TYPES if pattern.search(folded)), None)
-
-
-def find_span(question: str, sentence: str, kind: AnswerType | None) -> str | None:
-    """Return the part of `sentence` that answers, verbatim, or None.
-
-    Of several candidates the one nearest to words of the question wins; candidates that the
-    question itself names are out.
-    """
-    if kind is None:
-        return None
-    asked = normalise(question)
-    candidates = [
-        match for match in _candidates(sentence, kind) if not _is_asked(match.group(), asked, kind)
+# Expected F1 below which no short answer is given.
+MIN_EXPECTED = 0.2
+# Phrases compared for the expectation; the others have next to no probability.
+_COMPARED = 30
+_STATED = frozenset(["number", "percent", "money", "date", "year", "time", "code"])
+_PROPER = frozenset(["cap", "nr", "ns", "nt", "nz", "x", "of", "the", "soft"])
+_EMPTY = frozenset(
+    [
+        "pron",
+        "the",
+        "aux",
+        "of",
+        "in",
+        "by",
+        "be",
+        "and",
+        "f",
+        "de",
+        "le",
+        "with",
+        "that",
+        "open",
+        "close",
+        "soft",
     ]
-    if not candidates:
+)
+_FULL = re.compile(r"\d{4}|月")
+_LENGTHS = (1, 2, 3, 4, 6, 9, 14, 24, 45)
+_PUNCTUATION = re.compile(r"[^\w]+")
+
+Feature = tuple[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """``sentences[sentence][start:end]``, with its features."""
+
+    sentence: int
+    start: int
+    end: int
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A short answer, verbatim in its sentence, and the overlap it is expected to have."""
+
+    sentence: int
+    text: str
+    expected: float
+
+
+def propose(asked: Asked, sentences: Sequence[tuple[str, float]]) -> Proposal | None:
+    """Return the short answer to a question from sentences and their scores, best first.
+
+    The scores are those of `kb.extractive`, > 0. None where no phrase is likely enough.
+    """
+    weights = WEIGHTS["zh" if is_chinese(asked.text) else "en"]
+    scored = sorted(_scored(asked, sentences, weights), reverse=True)
+    if not scored:
         return None
-    anchors = _anchors(asked, sentence)
-    return min(candidates, key=lambda match: _distance(match, anchors)).group().strip()
+    peak = scored[0][0]
+    total = sum(math.exp(score - peak) for score, *_ in scored)
+    best = [
+        (math.exp(score - peak) / total, index, sentences[index][0][start:end].strip())
+        for score, index, start, end in scored[:_COMPARED]
+    ]
+    units = [units_of(text) for *_, text in best]
+    expected = [
+        sum(share * _overlap(own, other) for (share, *_), other in zip(best, units, strict=True))
+        for own in units
+    ]
+    winner = max(range(len(best)), key=lambda i: expected[i])
+    if expected[winner] < MIN_EXPECTED:
+        return None
+    _, index, text = best[winner]
+    return Proposal(index, text, expected[winner])
 
 
-def _is_asked(candidate: str, asked: str, kind: AnswerType) -> bool:
-    folded = normalise(candidate).strip()
-    if kind == "person":
-        return any(part in asked for part in re.findall(r"\w{3,}", folded))
-    return folded in asked
+def candidates(asked: Asked, sentences: Sequence[tuple[str, float]]) -> Iterator[Phrase]:
+    """Yield the phrases of `sentences` with their features, for fitting."""
+    for index, (scene, shared) in enumerate(_scenes(asked, sentences)):
+        for first, last, inner in scene.phrases():
+            features = (*shared, *scene.left(first), *scene.right(last), *inner)
+            yield Phrase(index, scene.words[first].start, scene.words[last].end, features)
 
 
-def has_candidate(sentence: str, kind: AnswerType) -> bool:
-    """Tell whether `sentence` holds anything of this kind."""
-    return bool(_candidates(sentence, kind))
+def _scored(
+    asked: Asked, sentences: Sequence[tuple[str, float]], weights: Mapping[str, float]
+) -> Iterator[tuple[float, int, int, int]]:
+    """Yield score, sentence, start and end of each phrase; both ends are weighed only once."""
+
+    def weigh(features: Sequence[Feature]) -> float:
+        return sum(weights.get(name, 0.0) * value for name, value in features)
+
+    for index, (scene, shared) in enumerate(_scenes(asked, sentences)):
+        base = weigh(shared)
+        left: dict[int, float] = {}
+        right: dict[int, float] = {}
+        for first, last, inner in scene.phrases():
+            if first not in left:
+                left[first] = weigh(scene.left(first))
+            if last not in right:
+                right[last] = weigh(scene.right(last))
+            score = base + left[first] + right[last] + weigh(inner)
+            yield score, index, scene.words[first].start, scene.words[last].end
 
 
-def _candidates(sentence: str, kind: AnswerType) -> list[re.Match[str]]:
-    is_chinese = re.search("[\u4e00-\u9fff]", sentence) is not None
-    patterns = {
-        "number": _NUMBER_ZH if is_chinese else _NUMBER_EN,
-        "percent": _PERCENT,
-        "money": _MONEY,
-        "date": _DATE,
-        "year": _YEAR_ZH if is_chinese else _YEAR_EN,
-        "time": _TIME,
-        "code": _CODE,
-        "person": _PERSON_EN,
-    }
-    if kind == "person" and is_chinese:
-        return []  # no rule tells a Chinese name from other words
-    found = [match for match in patterns[kind].finditer(sentence) if match.group().strip()]
-    if kind == "person":  # a lone first word has its capital from the sentence
-        found = [match for match in found if match.start() or " " in match.group()]
-    if kind == "number" and not is_chinese:  # "in 1967" counts nothing
-        found = [match for match in found if not _YEAR_EN.fullmatch(match.group())]
+def _scenes(
+    asked: Asked, sentences: Sequence[tuple[str, float]]
+) -> Iterator[tuple["_Scene", Sequence[Feature]]]:
+    top = max((score for _, score in sentences), default=1.0) or 1.0
+    for index, (sentence, score) in enumerate(sentences):
+        yield (
+            _Scene(asked, sentence),
+            ((f"sentence {index}", 1.0), ("sentence score", score / top)),
+        )
+
+
+class _Scene:
+    """One sentence before one question: what its words share with it, counted once."""
+
+    def __init__(self, asked: Asked, sentence: str) -> None:
+        self.asked = asked
+        self.sentence = sentence
+        stated = stated_spans(sentence)
+        self.words = words_of(sentence, stated)
+        self.chinese = is_chinese(asked.text)
+        self.group = _group(asked.kind)
+        self.fits = set(typed_spans(sentence, asked.kind)) if asked.kind else set()
+        if asked.kind == "number":  # a year is no count where there is another number
+            dates = [
+                (a, b) for a, b in typed_spans(sentence, "date") if _FULL.search(sentence[a:b])
+            ]
+            counts = {s for s in self.fits if not any(a <= s[0] and s[1] <= b for a, b in dates)}
+            self.fits = counts or self.fits
+        self.numbers = {(start, end) for start, end, _ in stated}
+        self.titles = set(typed_spans(sentence, "title"))
+        self.held = self._held()
+        self.mass = [0.0]
+        for share in self.held:
+            self.mass.append(self.mass[-1] + share)
+
+    def phrases(self) -> Iterator[tuple[int, int, Sequence[Feature]]]:
+        """Yield the first and last word of each phrase, and what only both together tell.
+
+        The question's own words are no answer to it.
+        """
+        for first, last in phrases_of(self.words, sorted(self.fits | self.numbers | self.titles)):
+            inner = self._inner(first, last)
+            if inner is not None:
+                yield first, last, inner
+
+    def _held(self) -> list[float]:
+        """Return for each word in [0, 1] how far the question holds it."""
+        text = self.asked.text
+        if not self.chinese:
+            own = {stem(word) for word in re.findall(r"[^\W_]+", text)} - stopwords.ENGLISH
+            return [
+                float(stem(word.text) in own and word.text not in stopwords.ENGLISH)
+                for word in self.words
+            ]
+        pairs = {text[i : i + 2] for i in range(len(text) - 1)}
+        found: list[float] = []
+        for word in self.words:
+            if not _PUNCTUATION.sub("", word.text) or word.kind in {"de", "be", "in", "by", "le"}:
+                found.append(0.0)
+            elif len(word.text) == 1:
+                found.append(0.5 * (word.text in text))
+            else:
+                known = [word.text[i : i + 2] in pairs for i in range(len(word.text) - 1)]
+                found.append(sum(known) / len(known))
+        return found
+
+    def _near(self, position: int, step: int) -> float:
+        """Return how near the question's words stand on one side, in [0, about 2]."""
+        total, at = 0.0, position
+        for distance in range(1, 13):
+            at += step
+            if not 0 <= at < len(self.words):
+                break
+            total += self.held[at] / (1 + distance)
+        return total
+
+    def left(self, first: int) -> list[Feature]:
+        """Return what stands before a phrase that begins with this word, and how it begins."""
+        before = self.words[first - 1] if first else None
+        kind = before.kind if before else "start"
+        found = [(f"left {kind}", 1.0), (f"first {self.words[first].kind}", 1.0)]
+        found += [(f"left {kind} {self.group}", 1.0)]
+        found += [("near left", self._near(first, -1))]
+        if before and self.held[first - 1]:
+            found.append(("left held", self.held[first - 1]))
+        beside = self._beside(
+            self.asked.before, self.sentence[: self.words[first].start], last=True
+        )
+        found.append(("left as asked", beside))
+        if first > 1:
+            found.append((f"left2 {self.words[first - 2].kind}", 1.0))
+        return found
+
+    def right(self, last: int) -> list[Feature]:
+        """Return what stands behind a phrase that ends with this word, and how it ends."""
+        after = self.words[last + 1] if last + 1 < len(self.words) else None
+        kind = after.kind if after else "end"
+        found = [(f"right {kind}", 1.0), (f"last {self.words[last].kind}", 1.0)]
+        found += [("near right", self._near(last, 1))]
+        if after and self.held[last + 1]:
+            found.append(("right held", self.held[last + 1]))
+        beside = self._beside(self.asked.after, self.sentence[self.words[last].end :], last=False)
+        found.append(("right as asked", beside))
+        return found
+
+    def _beside(self, asked: str, here: str, *, last: bool) -> float:
+        """Return the share of the two words (characters) beside the asking word that stand here."""
+        if self.chinese:
+            wanted = [c for c in asked if c.isalnum()]
+            wanted = wanted[-3:] if last else wanted[:3]
+            window = normalise(here[-6:] if last else here[:6])
+            return sum(c in window for c in wanted) / 3
+        wanted = [w for w in re.findall(r"[^\W_]+", asked) if w not in stopwords.ENGLISH]
+        wanted = wanted[-2:] if last else wanted[:2]
+        window = normalise(here[-40:] if last else here[:40])
+        near = {stem(word) for word in re.findall(r"[^\W_]+", window)}
+        return sum(stem(word) in near for word in wanted) / 2
+
+    def _inner(self, first: int, last: int) -> list[Feature] | None:
+        words = self.words[first : last + 1]
+        start, end = words[0].start, words[-1].end
+        kinds = {word.kind for word in words}
+        held = self.mass[last + 1] - self.mass[first]
+        n_marks = sum(1 for word in words if not word.text[0].isalnum())
+        n_words = len(words) - n_marks
+        if n_words == 0 or held > 0.9 * n_words or self._is_whole(first, last):
+            return None
+        fit = _fit((start, end), self.fits)
+        if kinds <= _EMPTY:
+            return None
+        if self.group == "person" and not self.chinese and n_words == 1 and "cap" not in kinds:
+            return None
+        if self.group == "told" and kinds <= {"num", "date"}:
+            return None
+        # A date that was asked for is a date, with a word or two beside it.
+        is_near = fit == "exact" or (fit == "holds" and n_words <= 4 and "v" not in kinds)
+        if self.group == "stated" and not is_near:
+            return None
+        size = (end - start) if self.chinese else n_words
+        bucket = next((str(limit) for limit in _LENGTHS if size <= limit), "more")
+        found = [(f"length {bucket}", 1.0), (f"length {bucket} {self.group}", 1.0)]
+        found += [("held", held), ("held share", held / n_words)]
+        found += [(f"first {words[0].kind} {self.group}", 1.0)]
+        found += [(f"last {words[-1].kind} {self.group}", 1.0)]
+        found.append((f"between {self._kind(first - 1)} {self._kind(last + 1)}", 1.0))
+        if kinds <= _PROPER:
+            found += [("proper", 1.0), (f"proper {self.group}", 1.0)]
+        for kind in ("v", "de", "and", "stop", "open", "of", "be", "that", "soft", "ed"):
+            if kind in kinds and len(words) > 1:
+                found.append((f"has {kind}", 1.0))
+        if self.asked.kind:
+            found.append((f"{fit} {self.asked.kind}", 1.0))
+        elif (stated := _fit((start, end), self.numbers)) != "none":
+            found.append((f"{stated} stated", 1.0))
+        if (start, end) in self.titles:
+            found.append(("title", 1.0))
+        found += self._focus(words)
+        is_clause = (first == 0 or self.words[first - 1].kind == "stop") and (
+            last + 1 == len(self.words) or self.words[last + 1].kind == "stop"
+        )
+        if is_clause:
+            found += [("clause", 1.0), (f"clause {self.group}", 1.0)]
+        return found
+
+    def _is_whole(self, first: int, last: int) -> bool:
+        """Tell whether a phrase is the sentence, but for the marks at its ends."""
+        outside = (*self.words[:first], *self.words[last + 1 :])
+        return not any(word.text[0].isalnum() for word in outside)
+
+    def _kind(self, at: int) -> str:
+        return self.words[at].kind if 0 <= at < len(self.words) else "edge"
+
+    def _focus(self, words: Sequence[Word]) -> list[Feature]:
+        """Tell whether the phrase ends with, or holds, the noun that the question asks about."""
+        if not self.asked.endings:
+            return []
+        if self.chinese:
+            text = self.sentence[words[0].start : words[-1].end]
+            if text.endswith(self.asked.endings) and text not in self.asked.endings:
+                return [("focus last", 1.0)]
+            return [("focus in", 1.0)] if any(e in text for e in self.asked.endings) else []
+        focus = stem(self.asked.focus)
+        stems = [stem(word.text) for word in words]
+        if len(stems) > 1 and stems[-1] == focus:
+            return [("focus last", 1.0)]
+        return [("focus in", 1.0)] if focus in stems else []
+
+
+def units_of(text: str) -> AbstractSet[tuple[str, int]]:
+    """Return what overlap is counted in: characters of Chinese, words of other text, numbered."""
+    folded = normalise(text)
+    pieces = list(_PUNCTUATION.sub("", folded)) if is_chinese(folded) else folded.split()
+    counts: dict[str, int] = {}
+    found: set[tuple[str, int]] = set()
+    for piece in pieces:
+        if piece in {"a", "an", "the"}:
+            continue
+        counts[piece] = counts.get(piece, 0) + 1
+        found.add((piece, counts[piece]))
     return found
 
 
-def _anchors(asked: str, sentence: str) -> list[tuple[int, int, float]]:
-    """Return where pieces of the question stand in the sentence, with their weights."""
-    folded = normalise(sentence)
-    if len(folded) != len(sentence):  # offsets would not fit
-        return []
-    pieces: Sequence[str] = re.findall(r"[a-z]{4,}|\d+", asked)
-    for run in re.findall("[\u4e00-\u9fff]{2,}", asked):
-        pieces = [*pieces, *(run[i : i + 2] for i in range(len(run) - 1))]
-    anchors: list[tuple[int, int, float]] = []
-    for piece in dict.fromkeys(pieces):
-        found = [match.span() for match in re.finditer(re.escape(piece), folded)]
-        anchors += [(start, end, 1 / len(found)) for start, end in found]
-    return anchors
+def _overlap(one: AbstractSet[tuple[str, int]], other: AbstractSet[tuple[str, int]]) -> float:
+    both = len(one) + len(other)
+    return 2 * len(one & other) / both if both else 0.0
 
 
-def _distance(match: re.Match[str], anchors: Sequence[tuple[int, int, float]]) -> tuple[float, int]:
-    """Sum of the inverse distances to the question's words, negated; then first come.
+def _fit(span: tuple[int, int], typed: AbstractSet[tuple[int, int]]) -> str:
+    if span in typed:
+        return "exact"
+    start, end = span
+    if any(start <= a and b <= end for a, b in typed):
+        return "holds"
+    return "part" if any(a < end and start < b for a, b in typed) else "none"
 
-    A word that the sentence repeats tells less; one before the candidate more than one behind.
-    """
-    closeness = sum(
-        (weight if end <= match.start() else weight / 2)
-        / (3 + max(start - match.end(), match.start() - end, 0))
-        for start, end, weight in anchors
-    )
-    return (-closeness, match.start())
+
+def _group(kind: AnswerType | None) -> str:
+    if kind in _STATED:
+        return "stated"
+    if kind in {"reason", "manner", "definition"}:
+        return "told"
+    return kind or "thing"

@@ -245,7 +245,7 @@ def _content_words(question: str) -> dict[str, bool]:
 
 def _han_words(run: str) -> Iterator[str]:
     singles = ""
-    for word in [*_segment(run), "的"]:  # the stop word at the end flushes
+    for word in [*segment(run), "的"]:  # the stop word at the end flushes
         if len(word) == 1 and word not in stopwords.CHINESE:
             singles += word
             continue
@@ -259,7 +259,7 @@ def _han_words(run: str) -> Iterator[str]:
 def _content_han(run: str) -> Iterator[str]:
     """Yield what `_terms` yields for `run`, without what lies wholly inside stop words."""
     is_stop: list[bool] = []
-    for word in _segment(run):
+    for word in segment(run):
         is_stop += [word in stopwords.CHINESE] * len(word)
     for i, pair in enumerate(pairs(run)):
         if not (is_stop[i] and is_stop[i + 1]):
@@ -317,8 +317,9 @@ def _word(run: str) -> str:
     return word.translate(_WIDE)
 
 
-def _segment(run: str) -> list[str]:
-    return list(_segmenter().cut(run, HMM=False))
+def segment(run: str, *, guess: bool = False) -> list[str]:
+    """Cut a run of Han characters into words; `guess` joins what may be an unknown name."""
+    return list(_segmenter().cut(run, HMM=guess))
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from kb.failpoints import failpoint
 from kb.models import find_model, model_in_use
 from kb.protocols import Answerer
 from kb.records import KnowledgeBase
+from kb.reranker import Reranker
 from kb.retrieve import Retriever
 from kb.storage.bases import check_name, create_base, delete_base
 from kb.storage.blobs import Blobs
@@ -56,7 +57,13 @@ class Services:
         self._answerer = answerer
         self._close_model: Callable[[], None] | None = None
         self.blobs = Blobs(settings.home)
-        self.retriever = Retriever(database, embedder, settings.home / "index")
+        self.retriever = Retriever(
+            database,
+            embedder,
+            settings.home / "index",
+            reranker=Reranker(settings.reranker, settings.home) if settings.reranker else None,
+            rerank_top=settings.rerank_top,
+        )
 
     @classmethod
     def open(
