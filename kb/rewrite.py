@@ -27,6 +27,8 @@ Complete = Callable[[Sequence[BaseMessage], int], str]
 # Turns that are looked at: what is meant stands in the last few.
 MAX_TURNS = 4
 MAX_REWRITE_TOKENS = 96
+# A longer question says what it is about.
+MAX_FOLLOW_UP_CHARS = 300
 # Longest short answer that can be what a pronoun means.
 MAX_ANSWER_CHARS = 40
 _MAX_SHOWN_CHARS = 400
@@ -77,7 +79,7 @@ def is_faithful(rewritten: str, question: str, turns: Sequence[Turn]) -> bool:
 def _by_rules(question: str, turns: Sequence[Turn]) -> str | None:
     """Return the rules' wording; None where the question needs none or nothing is meant."""
     rules = followups_zh if is_chinese(question) else followups_en
-    if not turns or not rules.is_follow_up(question):
+    if not turns or len(question) > MAX_FOLLOW_UP_CHARS or not rules.is_follow_up(question):
         return None
     *earlier, last = turns
     # What came before may itself point further back.

@@ -351,6 +351,6 @@ def test_why_and_filters_from_the_command_line(kb: Shell, docs: Path) -> None:
     code, _ = kb("search", "x", "--folder", "attic")
 
     assert found["verdict"] == "shown"
-    assert {hit["document"] for hit in hits} == {"资料 docs/手册.md"}
+    assert {hit["document"].rsplit("/", 1)[-1] for hit in hits} == {"手册.md"}
     assert code == 1
     assert "attic" in kb.err
