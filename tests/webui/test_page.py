@@ -418,6 +418,7 @@ def test_a_follow_up_shows_what_was_looked_up_and_how(visit: Visit, folder: Path
     visitor.create_base("how it was made")
     visitor.upload(folder)
     visitor.ask("正式员工每年有几天年假？")
+    expect(visitor.find("#send")).to_be_visible()
 
     turn = visitor.ask("需要提前多久申请？")
     expect(turn.locator(".rewritten")).to_contain_text("正式员工")
