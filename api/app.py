@@ -18,7 +18,7 @@ from api.errors import install_error_handlers
 from api.limits import BodyLimit, Slots
 from api.observe import Observe
 from api.parts import Parts, Readiness
-from api.routes import ask, bases, chatglm, documents, feedback, jobs, openai, page, status
+from api.routes import ask, bases, chatglm, documents, feedback, jobs, openai, page, status, traces
 from api.security import AccessRules, Guard
 from ingest.jobs import JobRunner
 from kb.config import Settings
@@ -35,7 +35,7 @@ MAX_ANSWERS = 16
 
 ROUTERS = tuple(
     module.router
-    for module in (status, bases, documents, jobs, ask, feedback, openai, chatglm, page)
+    for module in (status, bases, documents, jobs, ask, feedback, traces, openai, chatglm, page)
 )
 
 

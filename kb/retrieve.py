@@ -16,7 +16,7 @@ import numpy as np
 
 from kb.duplicates import SeenTexts
 from kb.embedder import Embedder, embedded_text
-from kb.errors import InvalidInputError, VersionMismatchError
+from kb.errors import EmbedderError, InvalidInputError, VersionMismatchError
 from kb.expand import read_neighbours, widened
 from kb.filters import allowed_chunks
 from kb.fusion import channel_weights, fuse
@@ -30,6 +30,7 @@ from kb.records import (
     DropReason,
     Hit,
     KnowledgeBase,
+    Notice,
     Passage,
     Question,
 )
@@ -58,6 +59,7 @@ class Retrieval:
     stats: TermStats
     bases: tuple[KnowledgeBase, ...]
     candidates: tuple[Candidate, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,14 @@ class _Found:
     dense: Mapping[str, Sequence[tuple[int, float]]]
     lexical: Mapping[str, Sequence[tuple[int, float]]]
     stats: Mapping[str, TermStats]
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """The question's vector by base id, and what to say of bases that have none."""
+
+    vectors: Mapping[str, Vectors]
+    notices: tuple[Notice, ...]
 
 
 class Retriever:
@@ -124,10 +134,10 @@ class Retriever:
         for base in bases:
             check_fulltext_version(base, FULLTEXT)
         # Embedding runs beside the first lexical search.
-        vectors = self._threads.submit(self._embed, question, bases)
+        embedded = self._threads.submit(self._embed, question, bases)
         depth = max(CANDIDATES, 2 * question.top_k)
         while True:
-            found = self._found(question, bases, vectors, allowed, depth)
+            found = self._found(question, bases, embedded, allowed, depth)
             passages, candidates = self._choose(question, bases, found)
             lists = [*found.dense.values(), *found.lexical.values()]
             if len(passages) >= question.top_k or all(len(hits) < depth for hits in lists):
@@ -139,6 +149,7 @@ class Retriever:
             stats=sum(found.stats.values(), TermStats()),
             bases=bases,
             candidates=candidates,
+            notices=embedded.result().notices,
         )
 
     def widened(self, passages: Sequence[Passage], *, room_chars: int) -> list[Passage]:
@@ -173,45 +184,63 @@ class Retriever:
         with self._lock:
             self._views.pop(kb_id, None)
 
-    def _embed(self, question: Question, bases: Sequence[KnowledgeBase]) -> dict[str, Vectors]:
-        """Return the question's vector for each base whose dense channel has a say."""
-        vectors: dict[str, Vectors] = {}  # by the embedder's identity
-        asked = [base for base in bases if _weights(question, base)["dense"]]
-        for base in asked:
+    def _embed(
+        self, question: Question, bases: Sequence[KnowledgeBase]
+    ) -> _Embedded:
+        """Return the question's vector for each base whose dense channel has a say.
+
+        A base whose embedder cannot be used answers by full text, with a notice, unless the
+        dense channel alone was asked for.
+        """
+        vectors: dict[str, Vectors] = {}  # by the base's id
+        notices: list[Notice] = []
+        embedded: dict[str, Vectors] = {}  # by the embedder's identity
+        for base in bases:
+            if not _weights(question, base)["dense"]:
+                continue
             identity = base.embedder.identity
-            embedder = self._embedder.matching(base.embedder)
-            if embedder is None:
-                raise VersionMismatchError(
-                    f"knowledge base {base.name!r} was built with the embedder "
-                    f"{identity!r}, not {self._embedder.spec.identity!r}; search "
-                    "it with `--channel lexical`, or ingest its folder into a new one"
-                )
-            if identity not in vectors:
-                row = embedder.embed_query(question.text)
-                vectors[identity] = np.asarray(row, dtype=np.float32)
-        return {base.id: vectors[base.embedder.identity] for base in asked}
+            try:
+                if identity not in embedded:
+                    embedded[identity] = self._embed_for(base, question.text)
+            except (EmbedderError, VersionMismatchError) as exc:
+                if question.channel == "dense":
+                    raise
+                notices.append(Notice("no_dense", base.name, f"searched by full text alone: {exc}"))
+            else:
+                vectors[base.id] = embedded[identity]
+        return _Embedded(vectors, tuple(notices))
+
+    def _embed_for(self, base: KnowledgeBase, text: str) -> Vectors:
+        embedder = self._embedder.matching(base.embedder)
+        if embedder is None:
+            raise VersionMismatchError(
+                f"knowledge base {base.name!r} was built with the embedder "
+                f"{base.embedder.identity!r}, not {self._embedder.spec.identity!r}; search "
+                "it with `--channel lexical`, or ingest its folder into a new one"
+            )
+        return np.asarray(embedder.embed_query(text), dtype=np.float32)
 
     def _found(
         self,
         question: Question,
         bases: Sequence[KnowledgeBase],
-        vectors: Future[dict[str, Vectors]],
+        embedded: Future[_Embedded],
         allowed: Mapping[str, ChunkIds] | None,
         depth: int,
     ) -> _Found:
         """Ask both channels at once: FAISS and SQLite let other threads run while they work."""
-        dense = self._threads.submit(self._dense, bases, vectors, allowed, depth)
+        dense = self._threads.submit(self._dense, bases, embedded, allowed, depth)
         lexical, stats = self._lexical(question, bases, allowed, depth)
         return _Found(dense=dense.result(), lexical=lexical, stats=stats)
 
     def _dense(
         self,
         bases: Sequence[KnowledgeBase],
-        embedded: Future[dict[str, Vectors]],
+        embedded: Future[_Embedded],
         allowed: Mapping[str, ChunkIds] | None,
         depth: int,
     ) -> dict[str, list[tuple[int, float]]]:
-        vectors = embedded.result()
+        vectors = embedded.result().vectors
         return {
             base.id: self.view(base).search(
                 vectors[base.id], depth, None if allowed is None else allowed[base.id]
