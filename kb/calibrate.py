@@ -32,7 +32,7 @@ from kb.terms import TermStats, content_words, index_terms, stem
 MIN_CHUNKS = 30
 MIN_QUESTIONS = 20  # in each half
 MAX_CHUNKS = 200  # sampled
-BOUNDS = (0.1, 0.6)
+BOUNDS = (0.1, 0.45)
 # Hits kept for a question: enough that some are left without its document.
 _TOP_K = 12
 _SENTENCE_CHARS = (12, 240)
