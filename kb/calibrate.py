@@ -261,28 +261,29 @@ def _channels(
     asked = [q for q in made if not q.is_fitted and knows_scripts(q.text, base.embedder.scripts)]
     if len(asked) < MIN_QUESTIONS:
         return {}, None
-    rankings: dict[Channel, list[list[int]]] = {}
+    rankings: dict[Channel, list[list[tuple[int, float]]]] = {}
     channels: tuple[Channel, Channel] = ("dense", "lexical")
     for channel in channels:
         rankings[channel] = [
             [
-                hit.chunk.id
+                (hit.chunk.id, _channel_score(hit, channel))
                 for hit in retriever.search(Question(q.text, (base.id,), _TOP_K, channel)).hits
             ]
             for q in asked
         ]
 
-    def mrr(lists: Sequence[Sequence[int]]) -> float:
-        ranks = [list(ids).index(q.chunk_id) + 1 if q.chunk_id in ids else 0
-                 for q, ids in zip(asked, lists, strict=True)]  # fmt: skip
+    def mrr(lists: Sequence[Sequence[tuple[int, float]]]) -> float:
+        found = [[id_ for id_, _ in ranking] for ranking in lists]
+        ranks = [ids.index(q.chunk_id) + 1 if q.chunk_id in ids else 0
+                 for q, ids in zip(asked, found, strict=True)]  # fmt: skip
         return round(sum(1 / rank for rank in ranks if rank) / len(ranks), 4)
 
     def fused(dense: float) -> float:
         weights = {"dense": dense, "lexical": 1.0}
         return mrr(
             [
-                [id_ for id_, _ in fuse({"dense": d, "lexical": lexical}, weights)]
-                for d, lexical in zip(rankings["dense"], rankings["lexical"], strict=True)
+                fuse({"dense": by_dense, "lexical": by_lexical}, weights)
+                for by_dense, by_lexical in zip(rankings["dense"], rankings["lexical"], strict=True)
             ]
         )
 
@@ -292,3 +293,8 @@ def _channels(
     if by_weight[best] < by_weight[DENSE_WEIGHT] + _CLEAR_GAIN:
         return measured, None
     return measured, {"dense": best, "lexical": 1.0}
+
+
+def _channel_score(hit: Hit, channel: Channel) -> float:
+    score = hit.channels.dense if channel == "dense" else hit.channels.lexical
+    return score or 0.0

@@ -66,12 +66,22 @@ class AskChain(Runnable[Question, Answer]):
         answerer: Answerer,
         *,
         trace_days: int = DEFAULT_TRACE_DAYS,
+        widen_chars: int = 0,
     ) -> None:
-        """Put the parts together; `trace_days` is how long answers are kept, 0 keeps none."""
+        """Put the parts together.
+
+        Args:
+            database: where answers are stored.
+            retriever: finds the passages.
+            answerer: writes from them.
+            trace_days: how long answers are kept; 0 keeps none.
+            widen_chars: by how many characters passages may grow for a chat model (`kb.expand`).
+        """
         self._database = database
         self.retriever = retriever
         self.answerer = answerer
         self._trace_days = trace_days
+        self._widen_chars = widen_chars
 
     def search(self, question: Question) -> list[Hit]:
         """Return the best hits, without an answer. See `Retriever.search` for errors."""
@@ -131,7 +141,11 @@ class AskChain(Runnable[Question, Answer]):
                 looked_up = self_contained(question.text, history, complete=complete)
         worded = replace(question, text=looked_up or question.text)
         retrieval = self.retriever.search(worded)
-        passages = ordered(retrieval.passages, previous) if previous else retrieval.passages
+        passages: Sequence[Passage] = retrieval.passages
+        if previous:
+            passages = ordered(passages, previous)
+        if is_chat and self._widen_chars:
+            passages = self.retriever.widened(passages, room_chars=self._widen_chars)
         return _Begun(
             asked=question,
             looked_up=worded,
@@ -268,13 +282,10 @@ def _answer(draft: Draft, chance: float, passages: Sequence[Passage], model: str
 def _details(begun: _Begun, draft: Draft | None, threshold: float, model: str) -> Details:
     """Gather what is stored beside the answer; what the prompt had no room for is marked so."""
     prompt = draft.prompt if draft else None
-    shown = {
-        (p.hit.chunk.document_id, p.hit.chunk.start, p.hit.chunk.end): p.number
-        for p in begun.passages
-    }
+    shown = {passage.hit.chunk.id: passage.number for passage in begun.passages}
 
     def fate(candidate: Candidate) -> Candidate:
-        number = shown.get((candidate.document_id, candidate.start, candidate.end))
+        number = shown.get(candidate.chunk_id)
         is_cut = not candidate.dropped and prompt is not None and number not in prompt.passages
         return replace(candidate, dropped="prompt_budget") if is_cut else candidate
 

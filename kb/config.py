@@ -76,6 +76,13 @@ class Settings(BaseSettings):
         8192, ge=1024, description="Context window for the prompt; ChatGLM2 and 3 have 8,192."
     )
     max_new_tokens: int = Field(1024, ge=16, description="Longest completion, in tokens.")
+    # Off: a CPU reads some 50 tokens of a prompt per second.
+    widen_chars: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Characters by which passages may grow to their neighbours for a chat model.",
+    )
 
     trace_days: int = Field(
         365,

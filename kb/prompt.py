@@ -109,7 +109,13 @@ def ordered(passages: Sequence[Passage], previous: Sequence[tuple[int, int, int]
 
     def place_of(passage: Passage) -> int:
         chunk = passage.hit.chunk
-        return places.get((chunk.version_id, chunk.start, chunk.end), len(places))
+        span = (chunk.version_id, chunk.start, chunk.end)
+        wider = (
+            place
+            for (version_id, start, end), place in places.items()
+            if version_id == chunk.version_id and start <= chunk.start and chunk.end <= end
+        )
+        return places[span] if span in places else next(wider, len(places))
 
     in_order = sorted(passages, key=place_of)  # stable: new ones stay by rank
     return [replace(passage, number=n) for n, passage in enumerate(in_order, start=1)]

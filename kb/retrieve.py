@@ -184,9 +184,7 @@ class Retriever:
         with self._lock:
             self._views.pop(kb_id, None)
 
-    def _embed(
-        self, question: Question, bases: Sequence[KnowledgeBase]
-    ) -> _Embedded:
+    def _embed(self, question: Question, bases: Sequence[KnowledgeBase]) -> _Embedded:
         """Return the question's vector for each base whose dense channel has a say.
 
         A base whose embedder cannot be used answers by full text, with a notice, unless the

@@ -129,7 +129,11 @@ class Services:
         from kb.chain import AskChain
 
         return AskChain(
-            self.database, self.retriever, self.answerer, trace_days=self.settings.trace_days
+            self.database,
+            self.retriever,
+            self.answerer,
+            trace_days=self.settings.trace_days,
+            widen_chars=self.settings.widen_chars,
         )
 
     @property

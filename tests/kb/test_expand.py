@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from kb.chain import AskChain
+from kb.chat import ChatAnswerer
 from kb.citations import cite
 from kb.records import Draft, Passage, Question, Usage
 from kb.storage.documents import version_text
+from kb.storage.trace_reads import read_trace
 from kb.wiring import Services
+from llm.fake import FakeChatModel
 from tests.building import add_document, make_base, open_services
 
 TEXTS = [f"Step {n}: {word} the {thing}.\n" for n, (word, thing) in enumerate(
@@ -91,3 +95,18 @@ def test_another_section_is_no_neighbour(services: Services) -> None:
     [wide] = services.retriever.widened(passages(services, "filter", 1), room_chars=1000)
 
     assert wide.hit.chunk.text == "".join(TEXTS[1:3])
+
+
+def test_a_chat_model_reads_wide_passages_and_its_answer_is_proven_by_them(
+    services: Services,
+) -> None:
+    model = FakeChatModel(replies=["Drain the oil [1]."])
+    chain = AskChain(services.database, services.retriever, ChatAnswerer(model), widen_chars=1000)
+
+    answer = chain.invoke(Question("filter", ("manual",), 1, channel="lexical"))
+
+    assert [citation.quote for citation in answer.citations] == ["Step 1: drain the oil."]
+    with services.database.read() as session:
+        trace = read_trace(session, answer.trace_id)
+    assert trace.prompt is not None
+    assert TEXTS[1].strip() in trace.prompt.messages[0][1]

@@ -256,8 +256,11 @@ def test_a_replay_stores_nothing(services: Services) -> None:
 
 
 def test_passages_of_the_turn_before_keep_their_places() -> None:
-    passages = make_passages("a" * 10, "b" * 20, "c" * 30, "d" * 40)
-    previous = [(1, 0, 30), (1, 0, 10)]
+    passages = [
+        replace(p, hit=replace(p.hit, chunk=replace(p.hit.chunk, start=100 * n, end=100 * n + 9)))
+        for n, p in enumerate(make_passages("a" * 9, "b" * 9, "c" * 9, "d" * 9))
+    ]
+    previous = [(1, 150, 280), (1, 0, 9)]  # the first was widened
 
     in_order = ordered(passages, previous)
 
