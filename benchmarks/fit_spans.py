@@ -27,8 +27,9 @@ from scipy.optimize import minimize
 
 import kb.spans
 from ingest.splitter import split
-from kb.evaluate import SetQuestion, load_set, units
+from kb.evaluate import units
 from kb.extractive import SPAN_SENTENCES, read_sentences, score_sentences
+from kb.question_sets import SetQuestion, load_set
 from kb.records import ChannelScores, Chunk, Heading, Hit, Passage
 from kb.span_weights import WEIGHTS
 from kb.terms import index_terms, is_single, query_terms

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kb.citations import cite, is_supported
-from kb.evaluate import CorpusDocument, load_set
+from kb.question_sets import CorpusDocument, load_set
 from kb.records import ChannelScores, Chunk, Draft, Hit, Passage, Usage
 from kb.sentences import split_sentences
 from kb.terms import normalise

@@ -224,7 +224,8 @@ def _exchanged(new: str, before: str) -> str:
     if old_word:
         return f"{question.replace(old_word, new, 1)}？"
     first = about.split("的")[0]
-    if first and first in question and ("的" in about or len(first) <= 2 * len(new) + 2):
+    # One name, or the owner of what is asked, is what `new` stands for; a longer subject stays.
+    if first and first in question and ("的" in about or len(content_words(first)) == 1):
         return f"{question.replace(first, new, 1)}？"
     return f"{new}，{question}？"
 

@@ -17,7 +17,7 @@ from kb.wiring import Services
 
 KEY = "schlüssel-钥匙-9f86d081884c7d65"
 OPEN = {("GET", "/"), ("HEAD", "/"), ("GET", "/health"), ("GET", "/ready")}
-IDS = {"kb": "0" * 32, "document": "1" * 32, "job": "2" * 32}
+IDS = {"kb": "0" * 32, "document": "1" * 32, "job": "2" * 32, "trace": "3" * 32}
 
 
 @pytest.fixture
