@@ -146,6 +146,7 @@ def _chosen(found: Sequence[Path], sets: str | None) -> list[Path]:
 
 def _measure(services: "Services", questions: QuestionSet, limit: int | None) -> dict[str, Any]:
     base, doc_ids = ingest_set(services, questions)
+    _check_gold(questions, set(doc_ids.values()))
     asked = sample(questions.questions, limit)
     target = target_of(services, base, doc_ids)
     outcomes: list[Outcome] = []
@@ -158,6 +159,17 @@ def _measure(services: "Services", questions: QuestionSet, limit: int | None) ->
         "refusal_curve": [point.to_list() for point in refusal_curve(outcomes)],
         "details": details(outcomes),
     }
+
+
+def _check_gold(questions: QuestionSet, there: set[str]) -> None:
+    """Refuse documents among which no question could find its own: most likely another folder."""
+    gold = sorted({id_ for question in questions.questions for id_ in question.gold_doc_ids})
+    if questions.folder and gold and there.isdisjoint(gold):
+        raise InvalidInputError(
+            "--documents",
+            f"{str(questions.folder)!r} holds none of the files that the questions name, such as "
+            f"{gold[0]!r}; give the folder whose name these paths begin with",
+        )
 
 
 def _row(name: str, cells: Sequence[str]) -> str:

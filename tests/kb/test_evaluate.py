@@ -337,6 +337,9 @@ def test_questions_about_a_folder_of_files_need_no_corpus(
     assert figures["answer_contains"] == 1
     assert figures["citation_gold"] == 1
 
+    assert run(["eval", str(questions), "--documents", str(docs / "制度")], edge=edge) == 1
+    assert "none of the files that the questions name" in capsys.readouterr().err
+
 
 def test_a_set_without_a_corpus_says_what_it_needs(
     tmp_path: Path, edge: Edge, capsys: pytest.CaptureFixture[str]
