@@ -50,10 +50,18 @@ NEEDED = {
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "LICENSE",
     "MODEL_LICENSE",
 }
-VOCABULARIES = {"ice_text.model", "tokenizer.model", "tokenizer.json"}
+VOCABULARIES = {
+    "ice_text.model",
+    "tokenizer.model",
+    "tokenizer.json",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+}
 TOKENIZER_CODE = re.compile(r"tokenization_\w+\.py")
 
 # Best first: safetensors can be mapped into memory and hold no pickle.

@@ -102,7 +102,7 @@ def create_base(
     row = KnowledgeBaseRow(
         id=new_id(),
         name=clean,
-        embedder_id=_embedder_id(session, embedder),
+        embedder_id=find_or_add_embedder(session, embedder),
         splitter=splitter,
         fulltext=fulltext,
         support_threshold=support_threshold,
@@ -227,7 +227,7 @@ def check_versions(base: KnowledgeBase, *, embedder: EmbedderSpec, splitter: str
         raise VersionMismatchError(
             f"knowledge base {base.name!r} was built with the embedder "
             f"{base.embedder.identity!r}, not {embedder.identity!r}; vectors of the two cannot "
-            "be mixed: run `kb create NEW` and ingest the folder into it with `--kb NEW`"
+            "be mixed: install that embedder again, or move the base with `kb reembed`"
         )
     if base.splitter != splitter:
         raise VersionMismatchError(
@@ -254,7 +254,8 @@ def source_record(row: SourceRow) -> Source:
     return Source(id=row.id, kb_id=row.kb_id, kind=kind, root=row.root, label=row.label)
 
 
-def _embedder_id(session: Session, spec: EmbedderSpec) -> int:
+def find_or_add_embedder(session: Session, spec: EmbedderSpec) -> int:
+    """Return the id of the embedder with this identity; its scripts become those given."""
     row = session.scalar(select(EmbedderRow).where(EmbedderRow.identity == spec.identity))
     if row is None:
         row = EmbedderRow(
@@ -264,7 +265,8 @@ def _embedder_id(session: Session, spec: EmbedderSpec) -> int:
             scripts=sorted(spec.scripts),
         )
         session.add(row)
-        session.flush()
+    row.scripts = sorted(spec.scripts)
+    session.flush()
     return row.id
 
 
