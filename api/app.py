@@ -18,7 +18,7 @@ from api.errors import install_error_handlers
 from api.limits import BodyLimit, Slots
 from api.observe import Observe
 from api.parts import Parts, Readiness
-from api.routes import ask, bases, chatglm, documents, feedback, jobs, openai, page, status
+from api.routes import ask, bases, chatglm, documents, feedback, jobs, openai, page, status, traces
 from api.security import AccessRules, Guard
 from ingest.jobs import JobRunner
 from kb.config import Settings
@@ -35,7 +35,7 @@ MAX_ANSWERS = 16
 
 ROUTERS = tuple(
     module.router
-    for module in (status, bases, documents, jobs, ask, feedback, openai, chatglm, page)
+    for module in (status, bases, documents, jobs, ask, feedback, traces, openai, chatglm, page)
 )
 
 
@@ -113,11 +113,15 @@ def _warm(services: Services, readiness: Readiness) -> None:
     """Load what answers need, so that the first question does not wait for it."""
     try:
         query_terms("知识库就绪")  # the dictionary of Chinese words
-        services.embedder.embed_query("ready")
         with services.database.read() as session:
             bases = list_bases(session)
         for base in bases:
             services.retriever.open(base)
+            embedder = services.embedder.matching(base.embedder)
+            if embedder is not None:  # else it is searched by full text, and each answer says so
+                embedder.embed_query("ready")
+        if not bases:
+            services.embedder.embed_query("ready")
     except KBError as exc:
         logger.warning("not ready: %s", exc)
         readiness.finish(str(exc))

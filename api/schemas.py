@@ -14,6 +14,7 @@ from kb.records import (
     MAX_TOP_K,
     Channel,
     Document,
+    Filter,
     KnowledgeBase,
     Source,
     Turn,
@@ -59,9 +60,32 @@ class ChangeBaseBody(_Body):
 class TurnBody(_Body):
     question: TurnText
     answer: TurnText
+    trace_id: Annotated[str, Field(max_length=64)] = ""
 
     def to_turn(self) -> Turn:
-        return Turn(question=self.question, answer=self.answer)
+        return Turn(question=self.question, answer=self.answer, trace_id=self.trace_id)
+
+
+Name = Annotated[str, Field(max_length=4096)]
+
+
+class FilterBody(_Body):
+    """Which documents a question is about; see `kb.records.Filter`."""
+
+    documents: Annotated[list[Name], Field(max_length=100)] = []
+    folder: Name = ""
+    types: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=50)] = []
+    since: Annotated[str, Field(max_length=32)] | None = None
+    until: Annotated[str, Field(max_length=32)] | None = None
+
+    def to_filter(self) -> Filter:
+        return Filter(
+            documents=tuple(self.documents),
+            folder=self.folder,
+            types=tuple(self.types),
+            since=self.since,
+            until=self.until,
+        )
 
 
 class SearchBody(_Body):
@@ -69,6 +93,11 @@ class SearchBody(_Body):
     top_k: TopK | None = None
     channel: Channel = "hybrid"
     kbs: Annotated[list[str], Field(max_length=MAX_BASES)] = []
+    filter: FilterBody = FilterBody()
+
+
+class WhyBody(SearchBody):
+    document: Name
 
 
 class AskBody(SearchBody):

@@ -133,8 +133,8 @@ def find_folder(home: Path, name_or_folder: str) -> Path:
                 return folder.resolve()
     how = f"run `kb model pull {name}`" if name in KNOWN_EMBEDDERS else "give its folder"
     raise ConfigError(
-        f"there is no embedder {name[:200]!r}: neither {str(home / EMBEDDERS / name)[:300]!r} nor "
-        f"a folder of that name has a config.json; {how}. Known by name: "
+        f"there is no embedder {name[:300]!r}: no folder of that name, here or in "
+        f"{str(home / EMBEDDERS)!r}, has a config.json; {how}. Known by name: "
         f"{', '.join((BUILT_IN, *KNOWN_EMBEDDERS))}"
     )
 

@@ -114,7 +114,7 @@ class InstalledEmbedders(Embedder):
         try:
             yield self._default
         except (ConfigError, EmbedderError) as exc:
-            logger.warning("the embedder of new knowledge bases cannot be used: %s", exc)
+            logger.info("the embedder of new knowledge bases cannot be used: %s", exc)
         yield self._built_in
         for installed in remembered(self._settings.home):
             if installed.is_there():

@@ -214,8 +214,7 @@ def _target(parts: SyncParts, base: KnowledgeBase) -> _Target:
         VersionMismatchError
     """
     embedder = parts.embedder.matching(base.embedder)
-    known = embedder.spec if embedder else parts.embedder.spec
-    check_versions(base, embedder=known, splitter=SPLITTER)
+    check_versions(base, embedder=embedder.spec if embedder else None, splitter=SPLITTER)
     check_fulltext_version(base, FULLTEXT)
     assert embedder is not None  # `check_versions` has said so
     return _Target(base, embedder)

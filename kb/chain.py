@@ -1,6 +1,6 @@
 """The one pipeline that the command line, the API and the page run: question in, answer out.
 
-    Question -> retrieve -> support -> (refuse | answerer -> citations) -> Answer
+    Question -> word it -> retrieve -> support -> (refuse | answerer -> citations) -> Answer
 
 A LangChain Runnable, so that it composes with any LangChain program; `events` yields the same
 run step by step. Each step is a plain function over records in its own file.
@@ -9,7 +9,8 @@ run step by step. Each step is a plain function over records in its own file.
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -17,10 +18,12 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from kb.citations import cite
 from kb.errors import KBError, StorageError
 from kb.fusion import script_of
-from kb.protocols import Answerer
+from kb.prompt import ordered
+from kb.protocols import Answerer, ChatModelAnswerer
 from kb.records import (
     Answer,
     AnswerEvent,
+    Candidate,
     Draft,
     Drafted,
     EmbedderSpec,
@@ -33,13 +36,19 @@ from kb.records import (
     Token,
     Usage,
 )
-from kb.retrieve import Retrieval, Retriever
+from kb.retrieve import Retrieval, Retriever, check_question
+from kb.rewrite import self_contained
 from kb.storage.bases import new_id, now
 from kb.storage.database import Database
-from kb.storage.traces import store_trace
+from kb.storage.trace_reads import shown_spans, turns_with_traces
+from kb.storage.traces import drop_old_traces, store_trace
 from kb.support import support
+from kb.trace import Details
 
 logger = logging.getLogger(__name__)
+
+# How long answers are kept unless the settings say otherwise.
+DEFAULT_TRACE_DAYS = 365
 
 REFUSAL_ZH = "知识库里没有找到能回答这个问题的内容。下面列出最接近的段落。"
 REFUSAL_EN = (
@@ -50,14 +59,27 @@ REFUSAL_EN = (
 class AskChain(Runnable[Question, Answer]):
     """Answers questions from knowledge bases; holds no state of its own between questions."""
 
-    def __init__(self, database: Database, retriever: Retriever, answerer: Answerer) -> None:
+    def __init__(
+        self,
+        database: Database,
+        retriever: Retriever,
+        answerer: Answerer,
+        *,
+        trace_days: int = DEFAULT_TRACE_DAYS,
+    ) -> None:
+        """Put the parts together; `trace_days` is how long answers are kept, 0 keeps none."""
         self._database = database
-        self._retriever = retriever
+        self.retriever = retriever
         self.answerer = answerer
+        self._trace_days = trace_days
 
     def search(self, question: Question) -> list[Hit]:
         """Return the best hits, without an answer. See `Retriever.search` for errors."""
-        return list(self._retriever.search(question).hits)
+        return list(self.retriever.search(question).hits)
+
+    def retrieve(self, question: Question) -> Retrieval:
+        """Return what was found and how. See `Retriever.search` for errors."""
+        return self.retriever.search(question)
 
     def invoke(
         self, input: Question, config: RunnableConfig | None = None, **kwargs: Any
@@ -77,63 +99,111 @@ class AskChain(Runnable[Question, Answer]):
         Raises:
             KBError: before the first event only.
         """
-        started = time.perf_counter()
-        retrieval = self._retriever.search(question)
-        retrieve_ms = _ms_since(started)
-        return self._events(question, retrieval, started, retrieve_ms)
+        return self._events(self._begin(question))
 
-    def _events(
-        self, question: Question, retrieval: Retrieval, started: float, retrieve_ms: float
-    ) -> Iterator[AnswerEvent]:
-        yield Retrieved(retrieval.passages)
+    def rerun(self, question: Question, looked_up: str) -> Answer:
+        """Answer again, without storing it, looking up a question that is worded already.
+
+        Raises:
+            KBError
+        """
+        begun = self._begin(question, looked_up=looked_up)
+        for event in self._tokens_and_end(begun, is_stored=False):
+            if isinstance(event, Finished):
+                return event.answer
+        raise KBError("the answerer ended without an answer")
+
+    def _begin(self, question: Question, *, looked_up: str | None = None) -> "_Begun":
+        """Word the question, find its passages, and put these into the order of the prompt."""
+        started = time.perf_counter()
+        check_question(question)
+        answerer = self.answerer
+        is_chat = isinstance(answerer, ChatModelAnswerer)
+        previous: list[tuple[int, int, int]] = []
+        if question.history:
+            with self._database.read() as session:
+                history = turns_with_traces(session, question.history)
+                if is_chat and history[-1].trace_id:
+                    previous = shown_spans(session, history[-1].trace_id)
+            question = replace(question, history=history)
+            if looked_up is None:
+                complete = answerer.complete if isinstance(answerer, ChatModelAnswerer) else None
+                looked_up = self_contained(question.text, history, complete=complete)
+        worded = replace(question, text=looked_up or question.text)
+        retrieval = self.retriever.search(worded)
+        passages = ordered(retrieval.passages, previous) if previous else retrieval.passages
+        return _Begun(
+            asked=question,
+            looked_up=worded,
+            retrieval=retrieval,
+            passages=tuple(passages),
+            started=started,
+            retrieve_ms=_ms_since(started),
+        )
+
+    def _events(self, begun: "_Begun") -> Iterator[AnswerEvent]:
+        yield Retrieved(begun.passages)
         try:
-            yield from self._tokens_and_end(question, retrieval, started, retrieve_ms)
+            yield from self._tokens_and_end(begun)
         except KBError as exc:
             logger.warning("an answer failed: %s", type(exc).__name__)
             yield Failed(type(exc).__name__, str(exc))
 
-    def _tokens_and_end(
-        self, question: Question, retrieval: Retrieval, started: float, retrieve_ms: float
-    ) -> Iterator[AnswerEvent]:
+    def _tokens_and_end(self, begun: "_Begun", *, is_stored: bool = True) -> Iterator[AnswerEvent]:
+        retrieval, looked_up = begun.retrieval, begun.looked_up
         chance = support(
-            question.text,
+            looked_up.text,
             retrieval.hits,
             stats=retrieval.stats,
             spec=_shared_spec(retrieval),
         )
         threshold = max((base.support_threshold for base in retrieval.bases), default=0.0)
+        draft, ttft_ms = None, None
         if not retrieval.hits or chance < threshold:
-            text = refusal_text(question.text)
+            text = refusal_text(begun.asked.text)
             yield Token(text)
-            answer = _refusal(text, chance, retrieval.passages, self.answerer.model)
-            draft_usage, ttft_ms = Usage(), _ms_since(started)
+            ttft_ms = _ms_since(begun.started)
+            answer = _refusal(text, chance, begun.passages, self.answerer.model)
         else:
-            draft, ttft_ms = None, None
-            for event in self.answerer.answer(question, retrieval.passages):
+            # A chat model reads the user's own words after the history; sentences are chosen by
+            # the words that name what is asked.
+            is_chat = isinstance(self.answerer, ChatModelAnswerer)
+            for event in self.answerer.answer(
+                begun.asked if is_chat else looked_up, begun.passages
+            ):
                 if isinstance(event, Drafted):
                     draft = event.draft
                     break
-                ttft_ms = ttft_ms or _ms_since(started)
+                ttft_ms = ttft_ms or _ms_since(begun.started)
                 yield event
             if draft is None:
                 raise KBError("the answerer ended without an answer")
-            answer = _answer(draft, chance, retrieval.passages, self.answerer.model)
-            draft_usage = draft.usage
-        total_ms = _ms_since(started)
-        timings = _timings(retrieve_ms, ttft_ms, total_ms, draft_usage)
-        yield Finished(self._traced(question, replace(answer, timings=timings)))
+            answer = _answer(draft, chance, begun.passages, self.answerer.model)
+        usage = draft.usage if draft else Usage()
+        answer = replace(
+            answer,
+            timings=_timings(begun.retrieve_ms, ttft_ms, _ms_since(begun.started), usage),
+            rewritten=looked_up.text if looked_up.text != begun.asked.text else None,
+            notices=retrieval.notices,
+        )
+        if is_stored and self._trace_days:
+            details = _details(begun, draft, threshold, self.answerer.model)
+            answer = self._traced(begun.asked, answer, details)
+        yield Finished(answer)
 
-    def _traced(self, question: Question, answer: Answer) -> Answer:
+    def _traced(self, question: Question, answer: Answer, details: Details) -> Answer:
         """Store the answer and give it its trace id; "" where the disk does not take it."""
         trace_id = new_id()
         try:
             with self._database.write() as session:
+                drop_old_traces(session, self._trace_days)
                 store_trace(
                     session,
                     trace_id=trace_id,
                     question=question.text,
                     answer=answer,
                     created_at=now(),
+                    details=details,
                 )
         except StorageError as exc:
             logger.warning("an answer could not be stored: %s", exc)
@@ -142,12 +212,26 @@ class AskChain(Runnable[Question, Answer]):
 
     def _answer(self, question: Question) -> Answer:
         """Run to the end; a failure on the way is raised instead of yielded."""
-        started = time.perf_counter()
-        retrieval = self._retriever.search(question)
-        for event in self._tokens_and_end(question, retrieval, started, _ms_since(started)):
+        for event in self._tokens_and_end(self._begin(question)):
             if isinstance(event, Finished):
                 return event.answer
         raise KBError("the answerer ended without an answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A question with what was found for it, before anything is written.
+
+    `asked` has the user's words, `looked_up` those that were searched for; `passages` are in the
+    order of the prompt.
+    """
+
+    asked: Question
+    looked_up: Question
+    retrieval: Retrieval
+    passages: tuple[Passage, ...]
+    started: float
+    retrieve_ms: float
 
 
 def refusal_text(question: str) -> str:
@@ -178,6 +262,41 @@ def _answer(draft: Draft, chance: float, passages: Sequence[Passage], model: str
         passages=tuple(passages),
         model=model,
         is_cut_off=draft.is_cut_off,
+    )
+
+
+def _details(begun: _Begun, draft: Draft | None, threshold: float, model: str) -> Details:
+    """Gather what is stored beside the answer; what the prompt had no room for is marked so."""
+    prompt = draft.prompt if draft else None
+    shown = {
+        (p.hit.chunk.document_id, p.hit.chunk.start, p.hit.chunk.end): p.number
+        for p in begun.passages
+    }
+
+    def fate(candidate: Candidate) -> Candidate:
+        number = shown.get((candidate.document_id, candidate.start, candidate.end))
+        is_cut = not candidate.dropped and prompt is not None and number not in prompt.passages
+        return replace(candidate, dropped="prompt_budget") if is_cut else candidate
+
+    return Details(
+        question=begun.asked,
+        looked_up=replace(begun.looked_up, kbs=tuple(base.id for base in begun.retrieval.bases)),
+        candidates=tuple(map(fate, begun.retrieval.candidates)),
+        prompt=prompt,
+        threshold=threshold,
+        software={
+            "kb": version("local-kb"),
+            "answerer": model,
+            "bases": {
+                base.id: {
+                    "name": base.name,
+                    "embedder": base.embedder.identity,
+                    "splitter": base.splitter,
+                    "fulltext": base.fulltext,
+                }
+                for base in begun.retrieval.bases
+            },
+        },
     )
 
 

@@ -4,15 +4,21 @@ The model only writes; which passage proves a sentence is decided afterwards (`k
 """
 
 import logging
+import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import (
+    AIMessageChunk,
+    BaseMessage,
+    convert_to_messages,
+)
 
 from kb.errors import AnswererError, InvalidInputError
 from kb.prompt import CountTokens, build_messages
-from kb.records import AnswerEvent, Draft, Drafted, Passage, Question, Token, Usage
+from kb.records import AnswerEvent, Draft, Drafted, Passage, Prompt, Question, Token, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +36,7 @@ class ChatAnswerer:
         count_tokens: CountTokens | None = None,
         clear_errors: tuple[type[Exception], ...] = (),
         input_errors: tuple[type[Exception], ...] = (),
+        takes_seed: bool = False,
     ) -> None:
         """Wrap a model.
 
@@ -41,6 +48,7 @@ class ChatAnswerer:
             count_tokens: tokens of a text in this model; default is a cautious estimate.
             clear_errors: failures whose own message says what to do.
             input_errors: those among them that the question is to blame for.
+            takes_seed: whether a request may name the seed of its sampling.
         """
         self._model = model
         self._name = name
@@ -49,6 +57,7 @@ class ChatAnswerer:
         self._count_tokens = count_tokens
         self._clear_errors = clear_errors
         self._input_errors = input_errors
+        self._takes_seed = takes_seed
 
     @property
     def chat_model(self) -> BaseChatModel:
@@ -69,19 +78,74 @@ class ChatAnswerer:
             AnswererError: the model failed, cannot be reached, or said nothing.
             InvalidInputError: it cannot take a prompt of this length.
         """
-        messages, kept = build_messages(
+        messages, kept = self._prompt(question, passages)
+        if passages and not kept:
+            raise AnswererError(
+                f"the question leaves no room for any passage within the {self._budget_tokens:,} "
+                "tokens that the model's context window has for prompts; shorten it"
+            )
+        seed = None
+        if self._takes_seed:
+            seed = secrets.randbits(31) if question.seed is None else question.seed
+        prompt = Prompt(
+            messages=tuple((message.type, message.text) for message in messages),
+            passages=tuple(passage.number for passage in kept),
+            sampling=self._sampling(),
+            seed=seed,
+        )
+        for event in self._send(prompt):
+            if isinstance(event, Drafted):
+                event = Drafted(replace(event.draft, prompt=prompt))
+            yield event
+
+    def fitting(self, question: Question, passages: Sequence[Passage]) -> list[Passage]:
+        """Return the passages that the prompt has room for."""
+        return self._prompt(question, passages)[1]
+
+    def complete(self, messages: Sequence[BaseMessage], max_tokens: int) -> str:
+        """Return the completion of a conversation, greedy.
+
+        Raises:
+            AnswererError: the model failed, cannot be reached, or said nothing.
+        """
+        for event in self.chat(list(messages), max_tokens=max_tokens, temperature=0.0):
+            if isinstance(event, Drafted):
+                return event.draft.text
+        raise AnswererError(f"the model {self.model!r} gave no answer")
+
+    def resend(self, prompt: Prompt) -> Draft:
+        """Send a prompt again as it was sent, with its seed.
+
+        Raises:
+            AnswererError: the model failed, cannot be reached, or said nothing.
+        """
+        for event in self._send(prompt):
+            if isinstance(event, Drafted):
+                return event.draft
+        raise AnswererError(f"the model {self.model!r} gave no answer")
+
+    def _send(self, prompt: Prompt) -> Iterator[AnswerEvent]:
+        options = {} if prompt.seed is None else {"seed": prompt.seed}
+        return self.chat(convert_to_messages(list(prompt.messages)), **options)
+
+    def _prompt(
+        self, question: Question, passages: Sequence[Passage]
+    ) -> tuple[list[BaseMessage], list[Passage]]:
+        return build_messages(
             question.text,
             passages,
             question.history,
             budget_tokens=self._budget_tokens,
             count_tokens=self._count_tokens,
         )
-        if passages and not kept:
-            raise AnswererError(
-                f"the question leaves no room for any passage within the {self._budget_tokens:,} "
-                "tokens that the model's context window has for prompts; shorten it"
-            )
-        yield from self.chat(messages)
+
+    def _sampling(self) -> dict[str, Any]:
+        """Return the model's own settings that decide the next token; None is its default."""
+        names = ("temperature", "top_p", "top_k", "repetition_penalty")
+        found = {name: getattr(self._model, name, None) for name in names}
+        return {name: value for name, value in found.items() if value is not None} | {
+            "max_new_tokens": self._max_new_tokens
+        }
 
     def chat(self, messages: list[BaseMessage], **options: Any) -> Iterator[AnswerEvent]:
         """Yield Token events, then one Drafted, for messages as they are, without passages.

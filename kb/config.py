@@ -78,6 +78,12 @@ class Settings(BaseSettings):
     )
     max_new_tokens: int = Field(1024, ge=16, description="Longest completion, in tokens.")
 
+    trace_days: int = Field(
+        365,
+        ge=0,
+        description="Days that answers are kept, for `kb replay` and old citations; 0 keeps none.",
+    )
+
     hub: Literal["huggingface", "modelscope"] = Field(
         "huggingface", description="Where `kb model pull` looks; in China modelscope is nearer."
     )

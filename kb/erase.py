@@ -202,7 +202,7 @@ def _remove(database: Database, evidence: Evidence, documents: Sequence[Document
     with database.write() as session:
         if is_any_job_live(session):
             raise KBError("a job has just begun; nothing was changed, try again when it is done")
-        _forget_answers(session, finder, [document.id for document in documents])
+        _forget_answers(session, finder, [d.id for d in documents], evidence.names)
         for document in documents:
             remove_documents(session, document.kb_id, [document.id])
         _forget_names(session, finder, evidence.names, {d.kb_id for d in documents})
@@ -220,21 +220,34 @@ def _remove(database: Database, evidence: Evidence, documents: Sequence[Document
     failpoint("erase.removed")
 
 
-def _forget_answers(session: Session, finder: Finder, ids: Sequence[str]) -> None:
+def _forget_answers(session: Session, finder: Finder, ids: Sequence[str], names: set[str]) -> None:
     """Redact, with their questions, answers that were shown the documents or repeat their text."""
     traces = set(
         session.scalars(
             select(TracePassageRow.trace_id).where(TracePassageRow.document_id.in_(ids))
         )
     )
-    for trace_id, question, answer, comment in session.execute(
-        select(TraceRow.id, TraceRow.question, TraceRow.answer, FeedbackRow.comment).outerjoin(
+    rows = session.execute(
+        select(TraceRow, FeedbackRow.comment).outerjoin(
             FeedbackRow, FeedbackRow.trace_id == TraceRow.id
         )
-    ):
-        if finder.find(f"{question}\0{answer}\0{comment}".encode("utf-8", "surrogatepass")):
-            traces.add(trace_id)
+    )
+    for trace, comment in rows:
+        if finder.find(_told(trace, comment)) or _names(trace) & names:
+            traces.add(trace.id)
     redact_traces(session, sorted(traces), with_questions=True)
+
+
+def _told(trace: TraceRow, comment: str | None) -> bytes:
+    """Return everything in a stored answer that people or models wrote."""
+    kept = json.dumps([trace.request, trace.prompt])  # as the columns are stored
+    texts = (trace.question, trace.answer, trace.rewritten, trace.answer_span, kept, comment)
+    return "\0".join(text or "" for text in texts).encode("utf-8", "surrogatepass")
+
+
+def _names(trace: TraceRow) -> set[str]:
+    """Return the documents that a stored question was limited to."""
+    return set(((trace.request or {}).get("filter") or {}).get("documents", ()))
 
 
 def _forget_names(session: Session, finder: Finder, names: set[str], kb_ids: set[str]) -> None:
@@ -413,12 +426,16 @@ def _check_blobs(blobs: Blobs, hashes: set[str]) -> Place:
 
 def _check_answers(session: Session, evidence: Evidence, ids: Sequence[str]) -> Place:
     finder = Finder(p for p, mark in evidence.marks.items() if mark.kind == "text")
-    rows = session.execute(select(TraceRow.id, TraceRow.question, TraceRow.answer)).all()
+    rows = session.execute(
+        select(TraceRow, FeedbackRow.comment).outerjoin(
+            FeedbackRow, FeedbackRow.trace_id == TraceRow.id
+        )
+    ).all()
     quotes = session.scalars(select(TracePassageRow.quote)).all()
     found = [
-        f"answer {trace_id}"
-        for trace_id, question, answer in rows
-        if finder.find(f"{question}\0{answer}".encode("utf-8", "surrogatepass"))
+        f"answer {trace.id}"
+        for trace, comment in rows
+        if finder.find(_told(trace, comment)) or _names(trace) & evidence.names
     ]
     found += ["a quote"] * bool(finder.find_in_all(q.encode() for q in quotes))
     return Place("stored answers", f"{len(rows)} answers, {len(quotes)} quotes", tuple(found))

@@ -89,12 +89,17 @@ _MAX_BARE_WORDS = 7
 def subject(question: str) -> str:
     """Return what a question is about: its first name, else its first noun phrase."""
     body = _body(question)
-    names = [m.group() for m in _NAME.finditer(body) if not _opens(m, body)]
+    found = names(body)
     phrase = _phrase(body)
-    if names:
+    if found:
         # "the director of Jaws" is more than "Jaws"
-        return phrase if names[0] in phrase else names[0]
+        return phrase if found[0] in phrase else found[0]
     return phrase
+
+
+def names(text: str) -> list[str]:
+    """Return the names in a sentence, by their capitals."""
+    return [match.group() for match in _NAME.finditer(text) if not _opens(match, text)]
 
 
 def asks_who(question: str) -> bool:
@@ -236,9 +241,9 @@ def _exchanged(new: str, before: str) -> str:
             return f"{question[: old.start()]}{new}{question[old.end() :]}?"
         return f"{question} {new}?"
     if target[0].isupper():
-        names = [m for m in _NAME.finditer(question) if not _opens(m, question)]
-        if names:
-            return f"{question[: names[0].start()]}{target}{question[names[0].end() :]}?"
+        named = [m for m in _NAME.finditer(question) if not _opens(m, question)]
+        if named:
+            return f"{question[: named[0].start()]}{target}{question[named[0].end() :]}?"
     words = _WORD.findall(target)
     # "sick leave" stands beside "annual leave", "managers" beside "employees"
     old = re.search(rf"\b[\w\-]+ {re.escape(words[-1])}\b", question) if len(words) > 1 else None

@@ -1,6 +1,8 @@
 """Build the messages for a chat model: system, passages, history, question, within a budget.
 
-The order never changes, so that a server can keep what it has read of the beginning. When the
+The order never changes, so that a server can keep what it has read of the beginning; passages
+that the previous turn showed keep their places before new ones (`ordered`), and are numbered in
+that order, so that the beginning stays the same to the letter. When the
 budget is short, passages go from the end (the least relevant first), then the oldest turns of
 the history; the question stays whole.
 
@@ -12,6 +14,7 @@ speaking as somebody else.
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
@@ -59,7 +62,7 @@ def build_messages(
 
     Args:
         question: kept whole, even where it alone exceeds the budget.
-        passages: most relevant first.
+        passages: in the order of the prompt; the least relevant (`Hit.rank`) are left out first.
         history: oldest first.
         budget_tokens: for the whole prompt, without the completion.
         count_tokens: tokens of a text; default is `estimate_tokens`.
@@ -76,22 +79,40 @@ def build_messages(
             break
         turns.insert(0, turn)
         left -= cost
-    kept: list[Passage] = []
-    blocks: list[str] = []
-    for passage in passages:
+    blocks: dict[int, str] = {}
+    for passage in sorted(passages, key=lambda each: each.hit.rank):
         block = render_passage(passage)
         cost = count(block)
         if cost > left:
             break
-        kept.append(passage)
-        blocks.append(block)
+        blocks[passage.number] = block
         left -= cost
-    messages: list[BaseMessage] = [SystemMessage("\n\n".join([system, *blocks]))]
+    kept = [passage for passage in passages if passage.number in blocks]
+    messages: list[BaseMessage] = [
+        SystemMessage("\n\n".join([system, *(blocks[p.number] for p in kept)]))
+    ]
     for turn in turns:
         messages.append(HumanMessage(neutralise(turn.question)))
         messages.append(AIMessage(neutralise(turn.answer)))
     messages.append(HumanMessage(asked))
     return messages, kept
+
+
+def ordered(passages: Sequence[Passage], previous: Sequence[tuple[int, int, int]]) -> list[Passage]:
+    """Put passages into the order of the prompt, and number them in it from 1.
+
+    Args:
+        passages: most relevant first.
+        previous: ``(version_id, start, end)`` of the previous turn's passages, in their order.
+    """
+    places = {span: place for place, span in enumerate(previous)}
+
+    def place_of(passage: Passage) -> int:
+        chunk = passage.hit.chunk
+        return places.get((chunk.version_id, chunk.start, chunk.end), len(places))
+
+    in_order = sorted(passages, key=place_of)  # stable: new ones stay by rank
+    return [replace(passage, number=n) for n, passage in enumerate(in_order, start=1)]
 
 
 def render_passage(passage: Passage) -> str:

@@ -5,12 +5,13 @@ implementation passes. (The embedder's seam is LangChain's `Embeddings`; see `kb
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from langchain_core.messages import BaseMessage
 
-from kb.records import AnswerEvent, Passage, Question
+from kb.records import AnswerEvent, Draft, Passage, Prompt, Question
 
 Vectors = npt.NDArray[np.float32]
 ChunkIds = npt.NDArray[np.int64]
@@ -63,6 +64,28 @@ class Answerer(Protocol):
 
     def answer(self, question: Question, passages: Sequence[Passage]) -> Iterator[AnswerEvent]:
         """Yield Token events, then one Drafted. Never called on a refusal.
+
+        Raises:
+            AnswererError: the model failed or cannot be reached.
+        """
+
+
+@runtime_checkable
+class ChatModelAnswerer(Answerer, Protocol):
+    """An answerer with a chat model behind it: reads history, can word other things too."""
+
+    def complete(self, messages: Sequence[BaseMessage], max_tokens: int) -> str:
+        """Return the completion of a conversation, greedy.
+
+        Raises:
+            AnswererError: the model failed or cannot be reached.
+        """
+
+    def fitting(self, question: Question, passages: Sequence[Passage]) -> list[Passage]:
+        """Return the passages that the prompt has room for."""
+
+    def resend(self, prompt: Prompt) -> Draft:
+        """Send a prompt again as it was sent, with its seed.
 
         Raises:
             AnswererError: the model failed or cannot be reached.

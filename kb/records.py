@@ -204,9 +204,9 @@ class Hit:
         }
 
 
-# Why a candidate was not shown: others were better, a better one says the same, or its chunk was
-# removed since the index was read. "" for those that were shown.
-DropReason = Literal["", "below_top_k", "duplicate", "gone"]
+# Why a candidate was not shown: others were better, a better one says the same, its chunk was
+# removed since the index was read, or the prompt had no room for it. "" for those that were shown.
+DropReason = Literal["", "below_top_k", "duplicate", "gone", "prompt_budget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,10 +301,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One earlier question and its answer."""
+    """One earlier question and its answer.
+
+    `trace_id` names the stored answer, where the caller knows it; `short` is its short answer.
+    """
 
     question: str
     answer: str
+    trace_id: str = ""
+    short: str = ""
 
 
 # A page pasted into a question has about 3,000 characters.
@@ -333,7 +338,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user asks. `kbs` are names or ids; `top_k` passages are put to the answerer."""
+    """What a user asks. `kbs` are names or ids; `top_k` passages are put to the answerer.
+
+    `seed` is that of a chat model's sampling; None draws one.
+    """
 
     text: str
     kbs: tuple[str, ...]
@@ -341,11 +349,27 @@ class Question:
     channel: Channel = "hybrid"
     history: tuple[Turn, ...] = ()
     filter: Filter = Filter()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a reader should know of how an answer was found; `detail` is a sentence."""
+
+    kind: Literal["no_dense"]
+    kb: str
+    detail: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"kind": self.kind, "kb": self.kb, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The whole reply to a question; `to_dict` is the contract of ``kb ask --json``."""
+    """The whole reply to a question; `to_dict` is the contract of ``kb ask --json``.
+
+    `rewritten` is the question as it was looked up, None where those are the user's own words.
+    """
 
     text: str
     refused: bool
@@ -357,6 +381,8 @@ class Answer:
     timings: Mapping[str, float | int | None] = field(default_factory=dict)
     trace_id: str = ""
     is_cut_off: bool = False
+    rewritten: str | None = None
+    notices: tuple[Notice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         span = self.answer_span
@@ -371,7 +397,22 @@ class Answer:
             "timings": dict(self.timings),
             "trace_id": self.trace_id,
             "cut_off": self.is_cut_off,
+            "rewritten": self.rewritten,
+            "notices": [notice.to_dict() for notice in self.notices],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a chat model was sent: ``(role, text)`` messages, and how it was to choose tokens.
+
+    `passages` are the numbers of those that fitted in. `seed` is None for a model that takes none.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    passages: tuple[int, ...]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +429,7 @@ class Draft:
     quotes: tuple[tuple[int, int, int, str], ...]
     usage: Usage
     is_cut_off: bool = False
+    prompt: Prompt | None = None
 
 
 # What `Answerer.answer` and the chain yield, in this order: one Retrieved, any number of

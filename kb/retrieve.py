@@ -17,7 +17,12 @@ import numpy as np
 
 from kb.duplicates import SeenTexts
 from kb.embedder import Embedder, embedded_text
-from kb.errors import EmbedderMovedError, InvalidInputError, VersionMismatchError
+from kb.errors import (
+    EmbedderError,
+    EmbedderMovedError,
+    InvalidInputError,
+    VersionMismatchError,
+)
 from kb.filters import allowed_chunks
 from kb.fusion import channel_weights, fuse
 from kb.hydrate import Place, VersionCache, read_chunk, read_places
@@ -30,6 +35,7 @@ from kb.records import (
     DropReason,
     Hit,
     KnowledgeBase,
+    Notice,
     Passage,
     Question,
 )
@@ -60,6 +66,7 @@ class Retrieval:
     stats: TermStats
     bases: tuple[KnowledgeBase, ...]
     candidates: tuple[Candidate, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,7 @@ class Retriever:
             allowed = allowed_chunks(session, bases, question.filter)
         for base in bases:
             check_fulltext_version(base, FULLTEXT)
-        vectors = self._embed(question, bases)
+        vectors, notices = self._embed(question, bases)
         depth = max(CANDIDATES, 2 * question.top_k)
         while True:
             found = self._found(question, bases, vectors, allowed, depth)
@@ -146,6 +153,7 @@ class Retriever:
             stats=sum(found.stats.values(), TermStats()),
             bases=bases,
             candidates=candidates,
+            notices=notices,
         )
 
     def open(self, base: KnowledgeBase) -> int:
@@ -169,24 +177,42 @@ class Retriever:
         with self._lock:
             self._views.pop(kb_id, None)
 
-    def _embed(self, question: Question, bases: Sequence[KnowledgeBase]) -> dict[str, Vectors]:
-        """Return the question's vector for each base whose dense channel has a say."""
-        vectors: dict[str, Vectors] = {}  # by the embedder's identity
-        asked = [base for base in bases if _weights(question, base)["dense"]]
-        for base in asked:
+    def _embed(
+        self, question: Question, bases: Sequence[KnowledgeBase]
+    ) -> tuple[dict[str, Vectors], tuple[Notice, ...]]:
+        """Return the question's vector for each base whose dense channel has a say.
+
+        A base whose embedder cannot be used answers by full text, with a notice, unless the
+        dense channel alone was asked for.
+        """
+        vectors: dict[str, Vectors] = {}  # by the base's id
+        notices: list[Notice] = []
+        embedded: dict[str, Vectors] = {}  # by the embedder's identity
+        for base in bases:
+            if not _weights(question, base)["dense"]:
+                continue
             identity = base.embedder.identity
-            embedder = self._embedder.matching(base.embedder)
-            if embedder is None:
-                raise VersionMismatchError(
-                    f"knowledge base {base.name!r} was built with the embedder "
-                    f"{identity!r}, not {self._embedder.spec.identity!r}; search "
-                    "it with `--channel lexical`, install that embedder again, or move the "
-                    "base to another with `kb reembed`"
-                )
-            if identity not in vectors:
-                row = embedder.embed_query(question.text)
-                vectors[identity] = np.asarray(row, dtype=np.float32)
-        return {base.id: vectors[base.embedder.identity] for base in asked}
+            try:
+                if identity not in embedded:
+                    embedded[identity] = self._embed_for(base, question.text)
+            except (EmbedderError, VersionMismatchError) as exc:
+                if question.channel == "dense":
+                    raise
+                notices.append(Notice("no_dense", base.name, f"searched by full text alone: {exc}"))
+            else:
+                vectors[base.id] = embedded[identity]
+        return vectors, tuple(notices)
+
+    def _embed_for(self, base: KnowledgeBase, text: str) -> Vectors:
+        embedder = self._embedder.matching(base.embedder)
+        if embedder is None:
+            raise VersionMismatchError(
+                f"knowledge base {base.name!r} was built with the embedder "
+                f"{base.embedder.name!r} ({base.embedder.identity}), which is not here; search it "
+                "with `--channel lexical`, install that embedder again, or move the base to "
+                "another with `kb reembed`"
+            )
+        return np.asarray(embedder.embed_query(text), dtype=np.float32)
 
     def _found(
         self,

@@ -17,8 +17,6 @@ from kb import followups_en, followups_zh
 from kb.errors import KBError
 from kb.prompt import is_chinese, neutralise
 from kb.records import MAX_QUESTION_CHARS, Turn
-from kb.sentences import split_sentences
-from kb.spans import answer_type, find_span
 from kb.terms import content_words, index_terms, is_single
 
 logger = logging.getLogger(__name__)
@@ -29,6 +27,8 @@ Complete = Callable[[Sequence[BaseMessage], int], str]
 # Turns that are looked at: what is meant stands in the last few.
 MAX_TURNS = 4
 MAX_REWRITE_TOKENS = 96
+# A longer question says what it is about.
+MAX_FOLLOW_UP_CHARS = 300
 # Longest short answer that can be what a pronoun means.
 MAX_ANSWER_CHARS = 40
 _MAX_SHOWN_CHARS = 400
@@ -79,14 +79,14 @@ def is_faithful(rewritten: str, question: str, turns: Sequence[Turn]) -> bool:
 def _by_rules(question: str, turns: Sequence[Turn]) -> str | None:
     """Return the rules' wording; None where the question needs none or nothing is meant."""
     rules = followups_zh if is_chinese(question) else followups_en
-    if not turns or not rules.is_follow_up(question):
+    if not turns or len(question) > MAX_FOLLOW_UP_CHARS or not rules.is_follow_up(question):
         return None
     *earlier, last = turns
     # What came before may itself point further back.
     before = _by_rules(last.question, earlier) or last.question
     if not content_words(before):
         return _by_rules(question, earlier)
-    filled: str | None = rules.filled(question, before, answer=_short_answer(before, last.answer))
+    filled: str | None = rules.filled(question, before, answer=_short_answer(before, last))
     return filled
 
 
@@ -116,19 +116,17 @@ def _by_model(question: str, turns: Sequence[Turn], complete: Complete) -> str:
     return ""
 
 
-def _short_answer(question: str, answer: str) -> str:
-    """Return the name or thing that an answer gives, "" where rules find none."""
-    text = _MARKER.sub("", answer).strip()
-    if len(text) <= MAX_ANSWER_CHARS and not re.search(r"[。.!?！？,，]\s*\S", text):
+def _short_answer(question: str, turn: Turn) -> str:
+    """Return the name or thing that an answer gives, "" where none is plain."""
+    if turn.short:
+        return turn.short[:MAX_ANSWER_CHARS]
+    text = _MARKER.sub("", turn.answer).strip()
+    if len(text) <= MAX_ANSWER_CHARS and not re.search(r"[。.!？?！,，]\s*\S", text):
         short = text.rstrip("。.!！ ")
         if len(content_words(short)) <= 3 and not _is_sentence(short):
             return short
-    kind = answer_type(question)
-    for start, end in split_sentences(text)[:3]:
-        found = find_span(question, text[start:end], kind)
-        if found and len(found) <= MAX_ANSWER_CHARS:
-            return found
-    return ""
+    new = [name for name in followups_en.names(text) if name not in question]
+    return new[0] if new and followups_en.asks_who(question) else ""
 
 
 def _is_sentence(text: str) -> bool:

@@ -129,7 +129,9 @@ class Services:
     def chain(self) -> "AskChain":
         from kb.chain import AskChain
 
-        return AskChain(self.database, self.retriever, self.answerer)
+        return AskChain(
+            self.database, self.retriever, self.answerer, trace_days=self.settings.trace_days
+        )
 
     @property
     def answerer(self) -> Answerer:
@@ -180,6 +182,7 @@ class Services:
             count_tokens=model.count_tokens,
             clear_errors=(LlmError,),
             input_errors=(PromptTooLongError,),
+            takes_seed=True,
         )
 
     def create_base(self, name: str) -> KnowledgeBase:
@@ -317,4 +320,4 @@ def _openai_answerer(settings: Settings) -> Answerer:
         base_url=settings.openai_base_url,
         api_key=settings.openai_api_key or SecretStr("none"),
     )
-    return _chat_answerer(settings, model, name=settings.openai_model)
+    return _chat_answerer(settings, model, name=settings.openai_model, takes_seed=True)

@@ -9,9 +9,10 @@ from fastapi.responses import JSONResponse
 
 from api.answers import begin_answer, event_data, whole_answer
 from api.parts import Parts, PathBase, ServerParts
-from api.schemas import AskBody, SearchBody
+from api.schemas import AskBody, SearchBody, WhyBody
 from api.streaming import EventStream, Prefetched, sse, steps_in_threads
 from kb.records import AnswerEvent, KnowledgeBase, Question
+from kb.why import why
 
 router = APIRouter(prefix="/kb/{kb}", tags=["questions"])
 
@@ -22,8 +23,24 @@ def search(body: SearchBody, base: PathBase, parts: ServerParts) -> dict[str, An
 
     `kbs` names further knowledge bases to search together with this one.
     """
-    hits = parts.chain.search(_question(parts, base, body))
-    return {"hits": [hit.to_dict() for hit in hits]}
+    found = parts.chain.retrieve(_question(parts, base, body))
+    return {
+        "hits": [hit.to_dict() for hit in found.hits],
+        "notices": [notice.to_dict() for notice in found.notices],
+    }
+
+
+@router.post("/why")
+def why_not(body: WhyBody, base: PathBase, parts: ServerParts) -> dict[str, Any]:
+    """Say where a document fell out on its way to being shown for the question."""
+    found = why(
+        parts.database,
+        parts.chain.retriever,
+        parts.chain.answerer,
+        _question(parts, base, body),
+        body.document,
+    )
+    return found.to_dict()
 
 
 @router.post("/ask", response_model=None)
@@ -49,6 +66,7 @@ def _question(parts: Parts, base: KnowledgeBase, body: SearchBody) -> Question:
         top_k=parts.settings.top_k if body.top_k is None else body.top_k,
         channel=body.channel,
         history=tuple(turn.to_turn() for turn in history),
+        filter=body.filter.to_filter(),
     )
 
 

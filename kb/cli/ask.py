@@ -1,14 +1,28 @@
 """`kb search` and `kb ask`."""
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kb.cli.edge import DEFAULT_KB, Edge, json_option, pass_edge, print_json, shown
 from kb.errors import KBError
-from kb.records import MAX_TOP_K, Answer, Channel, Failed, Finished, Question, Token
+from kb.records import (
+    MAX_TOP_K,
+    Answer,
+    Channel,
+    Failed,
+    Filter,
+    Finished,
+    Notice,
+    Question,
+    Token,
+    Turn,
+)
 
 if TYPE_CHECKING:
+    from kb.cli.edge import Decorator
     from kb.records import Citation
 
 _kbs_option = click.option(
@@ -22,21 +36,56 @@ _kbs_option = click.option(
 _top_k_option = click.option(
     "-k", "--top-k", type=click.IntRange(1, MAX_TOP_K), help="How many passages. [default: 5]"
 )
-QUOTE_CHARS = 160
-EXTRACTIVE = "extractive"
-
-
-@click.command(epilog="Example:  kb search '年假有几天?' --kb handbook --json | jq '.[0].text'")
-@click.argument("question")
-@_kbs_option
-@_top_k_option
-@click.option(
+_channel_option = click.option(
     "--channel",
     type=click.Choice(["hybrid", "dense", "lexical"]),
     default="hybrid",
     show_default=True,
     help="Which retriever.",
 )
+QUOTE_CHARS = 160
+EXTRACTIVE = "extractive"
+
+
+def filter_options(*, has_document: bool = True) -> "Decorator":
+    """Add the options that limit a question to documents; they arrive as a Filter, `wanted`."""
+    options = [
+        click.option("--folder", default="", help="Only documents below this folder."),
+        click.option("--type", "types", multiple=True, help="Only this file type, such as pdf."),
+        click.option("--since", help="Only documents added or changed since this day (UTC)."),
+        click.option("--until", help="Only documents added or changed until this day (UTC)."),
+    ]
+    if has_document:
+        text = "Only this document (id, path or name); may be repeated."
+        options.insert(0, click.option("--document", "documents", multiple=True, help=text))
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def with_filter(
+            *arguments: Any,
+            folder: str,
+            types: tuple[str, ...],
+            since: str | None,
+            until: str | None,
+            documents: tuple[str, ...] = (),
+            **others: Any,
+        ) -> Any:
+            wanted = Filter(documents, folder, types, since, until)
+            return function(*arguments, wanted=wanted, **others)
+
+        for option in reversed(options):
+            with_filter = option(with_filter)
+        return with_filter
+
+    return decorate
+
+
+@click.command(epilog="Example:  kb search '年假有几天?' --kb handbook --json | jq '.[0].text'")
+@click.argument("question")
+@_kbs_option
+@_top_k_option
+@_channel_option
+@filter_options()
 @json_option
 @pass_edge
 def search(
@@ -45,11 +94,14 @@ def search(
     kbs: tuple[str, ...],
     top_k: int | None,
     channel: Channel,
+    wanted: Filter,
     as_json: bool,
 ) -> None:
     """Print the passages that best match QUESTION. No language model is loaded."""
-    asked = Question(question, kbs, top_k or edge.settings.top_k, channel)
-    hits = edge.services.retriever.search(asked).hits
+    asked = Question(question, kbs, top_k or edge.settings.top_k, channel, filter=wanted)
+    found = edge.services.retriever.search(asked)
+    hits = found.hits
+    _print_notices(found.notices)
     if as_json:
         print_json([hit.to_dict() for hit in hits])
         return
@@ -66,11 +118,24 @@ def search(
 @click.argument("question")
 @_kbs_option
 @_top_k_option
+@_channel_option
+@filter_options()
+@click.option("--after", metavar="TRACE", help="Ask on after this answer (its trace_id).")
 @json_option
 @pass_edge
-def ask(edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_json: bool) -> None:
+def ask(
+    edge: Edge,
+    question: str,
+    kbs: tuple[str, ...],
+    top_k: int | None,
+    channel: Channel,
+    wanted: Filter,
+    after: str | None,
+    as_json: bool,
+) -> None:
     """Answer QUESTION from the documents, then list the citations."""
-    asked = Question(question, kbs, top_k or edge.settings.top_k)
+    history = _history(edge, after) if after else ()
+    asked = Question(question, kbs, top_k or edge.settings.top_k, channel, history, wanted)
     answer: Answer | None = None
     # Sentences of documents are there at once, so they are printed with their markers at the
     # end; what a chat model writes is worth watching.
@@ -84,9 +149,12 @@ def ask(edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_j
             raise KBError(event.message)
     if answer is None:
         raise KBError("the answer ended early")
+    _print_notices(answer.notices)
     if as_json:
         print_json(answer.to_dict())
         return
+    if answer.rewritten:
+        click.echo(f"looked up: {shown(answer.rewritten)}", err=True)
     click.echo("\n" if is_streamed else shown(answer.text) + "\n")
     if answer.refused:
         _print_nearest(answer)
@@ -99,6 +167,19 @@ def ask(edge: Edge, question: str, kbs: tuple[str, ...], top_k: int | None, as_j
             "answers run `kb model pull chatglm3-6b`, then `kb model add` as it says)",
             err=True,
         )
+
+
+def _history(edge: Edge, trace_id: str) -> tuple[Turn, ...]:
+    from kb.storage.trace_reads import read_trace
+
+    with edge.services.database.read() as session:
+        stored = read_trace(session, trace_id)
+    return (*stored.history, Turn(stored.question, stored.answer, stored.id))
+
+
+def _print_notices(notices: tuple[Notice, ...]) -> None:
+    for notice in notices:
+        click.echo(f"warning: {shown(notice.detail)}", err=True)
 
 
 def _print_nearest(answer: Answer) -> None:

@@ -23,6 +23,8 @@ COMMANDS = {
     "ingest": ("kb.cli.ingest", "ingest", "Make a knowledge base equal to folders or files."),
     "search": ("kb.cli.ask", "search", "Print the passages that best match a question."),
     "ask": ("kb.cli.ask", "ask", "Answer a question, with citations."),
+    "why": ("kb.cli.why", "why", "Say where a document fell out for a question."),
+    "replay": ("kb.cli.replay", "replay", "Make a stored answer again, or with a change."),
     "create": ("kb.cli.bases", "create", "Create an empty knowledge base."),
     "list": ("kb.cli.bases", "list_", "List knowledge bases."),
     "delete": ("kb.cli.bases", "delete", "Delete a knowledge base."),

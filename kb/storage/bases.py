@@ -217,17 +217,17 @@ def list_sources(session: Session, kb_id: str) -> list[Source]:
     return [source_record(row) for row in rows]
 
 
-def check_versions(base: KnowledgeBase, *, embedder: EmbedderSpec, splitter: str) -> None:
-    """Refuse to write into a base that another embedder or splitter built.
+def check_versions(base: KnowledgeBase, *, embedder: EmbedderSpec | None, splitter: str) -> None:
+    """Refuse to write into a base whose embedder is not here, or that another splitter built.
 
     Raises:
         VersionMismatchError: naming the command that helps.
     """
-    if base.embedder.identity != embedder.identity:
+    if embedder is None or base.embedder.identity != embedder.identity:
         raise VersionMismatchError(
-            f"knowledge base {base.name!r} was built with the embedder "
-            f"{base.embedder.identity!r}, not {embedder.identity!r}; vectors of the two cannot "
-            "be mixed: install that embedder again, or move the base with `kb reembed`"
+            f"knowledge base {base.name!r} was built with the embedder {base.embedder.name!r} "
+            f"({base.embedder.identity}), which is not here, and vectors of two cannot be mixed: "
+            "install that embedder again, or move the base to another with `kb reembed`"
         )
     if base.splitter != splitter:
         raise VersionMismatchError(

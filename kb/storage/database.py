@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # The newest migration; a test compares it with Alembic's own head.
-SCHEMA_HEAD = "0003"
+SCHEMA_HEAD = "0004"
 DATABASE_NAME = "kb.sqlite3"
 BACKUP_SUFFIX = ".before-upgrade"
 

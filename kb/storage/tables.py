@@ -237,9 +237,13 @@ class JobFileRow(Base):
 
 
 class TraceRow(Base):
-    """One answered question. Redacted when a document it used is removed."""
+    """One answered question, and how it was answered.
+
+    Redacted when a document it used is removed: everything but the question may hold its text.
+    """
 
     __tablename__ = "trace"
+    __table_args__ = (Index("trace_by_time", "created_at"),)
 
     id: Mapped[str] = mapped_column(HexId, primary_key=True)
     question: Mapped[str] = mapped_column(Text)
@@ -250,6 +254,15 @@ class TraceRow(Base):
     timings: Mapped[dict[str, Any]] = mapped_column(JSON)
     is_redacted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[str] = mapped_column(Text)
+    rewritten: Mapped[str | None] = mapped_column(Text)  # as it was looked up, if otherwise
+    answer_span: Mapped[str | None] = mapped_column(Text)
+    # Parameters, software and history; `kb.trace` says what is in it.
+    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    candidates: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    # Messages as sent, with references in place of passages.
+    prompt: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # Whether the history came from the caller, so that nobody knows whose text it is.
+    has_foreign_text: Mapped[bool] = mapped_column(default=False)
 
 
 class TracePassageRow(Base):
@@ -264,7 +277,7 @@ class TracePassageRow(Base):
     trace_id: Mapped[str] = mapped_column(
         ForeignKey("trace.id", ondelete="CASCADE"), primary_key=True
     )
-    kind: Mapped[str] = mapped_column(Text, primary_key=True)  # 'passage' or 'citation'
+    kind: Mapped[str] = mapped_column(Text, primary_key=True)  # passage, citation or history
     number: Mapped[int] = mapped_column(primary_key=True)
     # No foreign keys: the deleting transaction redacts the trace and removes these rows.
     document_id: Mapped[str] = mapped_column(HexId)

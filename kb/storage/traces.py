@@ -1,25 +1,47 @@
 """Stored answers: what was asked, what was answered, and which spans were shown and cited.
 
 Passages are kept as references without text; only cited quotes are copied. When a document
-goes, everything here that may hold its text is redacted in the same transaction.
+goes, everything here that may hold its text is redacted in the same transaction: answers that
+were shown it, answers after which those were history, and, of a history that came from the
+caller, whatever was made of it, since nobody knows whose text that is.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.orm import Session
 
-from kb.records import Answer
+from kb.records import Answer, Candidate, Passage, Turn
 from kb.storage.sqlite import MAX_VALUES
 from kb.storage.tables import DocumentVersionRow, FeedbackRow, TracePassageRow, TraceRow
+from kb.trace import Details, folded, request_of
 
 REDACTED = "[removed with its document]"
+# What goes with the answer: all of it may hold text or names of the document.
+_FORGOTTEN = {
+    "rewritten": None,
+    "answer_span": None,
+    "request": None,
+    "candidates": None,
+    "prompt": None,
+    "has_foreign_text": False,
+}
+# Candidates kept with an answer.
+MAX_CANDIDATES = 100
 
 
 def store_trace(
-    session: Session, *, trace_id: str, question: str, answer: Answer, created_at: str
+    session: Session,
+    *,
+    trace_id: str,
+    question: str,
+    answer: Answer,
+    created_at: str,
+    details: Details | None = None,
 ) -> None:
-    """Store one answer with the spans it was made from.
+    """Store one answer with the spans it was made from, and how it was made.
 
     A document may have changed or gone while the answer was written; what was read of it is
     then not stored.
@@ -29,8 +51,12 @@ def store_trace(
         session.scalars(select(DocumentVersionRow.id).where(DocumentVersionRow.id.in_(versions)))
     )
     is_redacted = kept != versions
+    history = details.question.history if details else ()
+    known = _known_turns(session, history)
+    extra = {} if details is None or is_redacted else _extra(answer, details, known)
     session.add(
         TraceRow(
+            **extra,
             id=trace_id,
             question=question,
             answer=REDACTED if is_redacted else answer.text,
@@ -70,8 +96,89 @@ def store_trace(
         }
         for number, citation in enumerate(answer.citations, start=1)
     ]
+    rows += [
+        {
+            "trace_id": trace_id,
+            "kind": "history",
+            "number": number,
+            "document_id": document_id,
+            "version_id": 0,
+            "start": 0,
+            "end": 0,
+            "quote": "",
+        }
+        for number, document_id in enumerate(_documents_of(session, known), start=1)
+    ]
     if rows:
         session.execute(insert(TracePassageRow), rows)
+
+
+def _known_turns(session: Session, history: Sequence[Turn]) -> list[str | None]:
+    """Return the trace of each turn whose answer is the stored one, None for the others."""
+    ids = [turn.trace_id for turn in history if turn.trace_id]
+    rows = session.execute(select(TraceRow.id, TraceRow.answer).where(TraceRow.id.in_(ids)))
+    answers: dict[str, str] = {row.id: row.answer for row in rows}
+    return [
+        turn.trace_id if answers.get(turn.trace_id) == turn.answer else None for turn in history
+    ]
+
+
+def _documents_of(session: Session, trace_ids: Sequence[str | None]) -> list[str]:
+    """Return the documents whose text these answers may hold, by what they were shown."""
+    ids = [id_ for id_ in trace_ids if id_ is not None]
+    rows = select(TracePassageRow.document_id).where(TracePassageRow.trace_id.in_(ids)).distinct()
+    return list(session.scalars(rows)) if ids else []
+
+
+def _extra(answer: Answer, details: Details, known: Sequence[str | None]) -> dict[str, Any]:
+    history = [
+        {"question": turn.question, "trace_id": trace_id}
+        if trace_id
+        else {"question": turn.question, "answer": turn.answer}
+        for turn, trace_id in zip(details.question.history, known, strict=True)
+    ]
+    passages = answer.passages
+    return {
+        "rewritten": answer.rewritten,
+        "answer_span": answer.answer_span.text if answer.answer_span else None,
+        "request": request_of(details)
+        | {"history": history, "shown": {str(p.number): _shown(p) for p in passages}},
+        "candidates": [_candidate(each) for each in details.candidates[:MAX_CANDIDATES]],
+        "prompt": folded(details.prompt, passages) if details.prompt else None,
+        "has_foreign_text": None in known,
+    }
+
+
+def _shown(passage: Passage) -> dict[str, Any]:
+    """Return what was said of a passage beside its text, which may change with the document."""
+    hit = passage.hit
+    return {
+        "document": hit.document,
+        "heading": hit.chunk.heading,
+        "page": hit.chunk.page,
+        "rank": hit.rank,
+        "score": round(hit.score, 6),
+        **hit.channels.to_dict(),
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    """Return a candidate for storage: without the document's name, which may be removed."""
+    fields = candidate.to_dict()
+    del fields["document"]
+    return {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in fields.items()
+    }
+
+
+def drop_old_traces(session: Session, days: int) -> int:
+    """Delete answers that are older than `days`; return how many."""
+    oldest = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
+    result = session.execute(delete(TraceRow).where(TraceRow.created_at < oldest))
+    if count := int(result.rowcount):  # type: ignore[attr-defined]
+        drop_uncited_versions(session)
+    return count
 
 
 def is_version_cited(session: Session, version_id: int) -> bool:
@@ -101,11 +208,16 @@ def redact_documents(session: Session, document_ids: Sequence[str]) -> int:
     for first in range(0, len(trace_ids), MAX_VALUES):
         part = sorted(trace_ids)[first : first + MAX_VALUES]
         session.execute(
-            update(TraceRow).where(TraceRow.id.in_(part)).values(answer=REDACTED, is_redacted=True)
+            update(TraceRow)
+            .where(TraceRow.id.in_(part))
+            .values(answer=REDACTED, is_redacted=True, **_FORGOTTEN)
         )
         # The whole answer is gone, so its other quotes go too, and what was said of it.
         session.execute(delete(TracePassageRow).where(TracePassageRow.trace_id.in_(part)))
         session.execute(delete(FeedbackRow).where(FeedbackRow.trace_id.in_(part)))
+    if document_ids:
+        # Whose text the callers' histories hold is not known: that of these documents, maybe.
+        session.execute(update(TraceRow).where(TraceRow.has_foreign_text).values(_FORGOTTEN))
     if trace_ids:
         drop_uncited_versions(session)
     return len(trace_ids)
@@ -126,7 +238,7 @@ def redact_traces(
     session: Session, trace_ids: Sequence[str], *, with_questions: bool = False
 ) -> None:
     """Redact these answers and drop what they were shown; their questions only if asked to."""
-    values = {"answer": REDACTED, "is_redacted": True}
+    values: dict[str, Any] = {"answer": REDACTED, "is_redacted": True, **_FORGOTTEN}
     if with_questions:
         values["question"] = REDACTED
     for first in range(0, len(trace_ids), MAX_VALUES):

@@ -1,6 +1,7 @@
 """A move to another embedder: the base answers all the time, and nothing is done twice."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ingest.sync import SyncOptions, sync_folders
 from kb.cli.edge import Edge
 from kb.cli.main import run
 from kb.config import Settings
-from kb.errors import CancelledError, EmbedderMovedError
+from kb.errors import CancelledError, EmbedderMovedError, VersionMismatchError
 from kb.protocols import Vectors
 from kb.records import KnowledgeBase, Question
 from kb.storage.bases import find_base
@@ -249,6 +250,29 @@ def test_the_command_moves_between_two_real_checkpoints(
         rows = json.loads(capsys.readouterr().out)
         assert {row["name"] for row in rows} == {"all-MiniLM-L6-v2", "latin", "m3e-base"}
         assert run(["reembed", "--kb", "halls", "--embedder", "nowhere"], edge) == 1
+
+
+def test_a_base_whose_embedder_is_gone_answers_by_full_text_and_says_so(
+    tmp_path: Path, folder: Path
+) -> None:
+    made = make_embedder(tmp_path / "latin")
+    settings = Settings(
+        home=tmp_path / "home", embedder=str(made), embedder_scripts=("Latn",), threads=1
+    )
+    with Services.open(settings) as services:
+        assert run(["ingest", str(folder), "--kb", "halls"], Edge({}, services)) == 0
+        base = now_by_name(services)
+    shutil.rmtree(made)
+
+    with Services.open(settings) as services:
+        found = services.retriever.search(Question("pump 3 oil hours", ("halls",), 3))
+        assert found.hits
+        assert [notice.kind for notice in found.notices] == ["no_dense"]
+        assert "kb reembed" in found.notices[0].detail
+        with pytest.raises(VersionMismatchError, match="kb reembed"):
+            sync_folders(services.sync_parts, base, [folder], SyncOptions())
+        services.reembed(base, FakeEmbedder(), ReembedOptions())
+        assert now_by_name(services).embedder == FakeEmbedder.spec
 
 
 def now_by_name(services: Services) -> KnowledgeBase:

@@ -324,3 +324,33 @@ def test_flags_of_a_document_are_shown(kb: Shell, docs: Path) -> None:
     assert listed["pump.txt"] == []
     assert f"flag: {detail}" in lines
     assert f"flag: {detail}" in kb.err
+
+
+def test_an_answer_is_replayed_and_asked_on(kb: Shell, docs: Path) -> None:
+    kb("ingest", str(docs))
+    first = kb.json("ask", "How often is the cooling pump serviced?")
+
+    code, out = kb("replay", first["trace_id"])
+    changed = kb.json("replay", first["trace_id"], "--with", "top_k=1")
+    after = kb.json("ask", "Who services it?", "--after", first["trace_id"])
+    missing, _ = kb("replay", "0" * 32)
+
+    assert code == 0
+    assert "400 hours" in out
+    assert changed["same"]
+    assert "cooling pump" in after["rewritten"]
+    assert first["rewritten"] is None
+    assert missing == 1
+
+
+def test_why_and_filters_from_the_command_line(kb: Shell, docs: Path) -> None:
+    kb("ingest", str(docs))
+
+    found = kb.json("why", "cooling pump", "--document", "pump.txt")
+    hits = kb.json("search", "cooling pump 年假", "--type", "md")
+    code, _ = kb("search", "x", "--folder", "attic")
+
+    assert found["verdict"] == "shown"
+    assert {hit["document"].rsplit("/", 1)[-1] for hit in hits} == {"手册.md"}
+    assert code == 1
+    assert "attic" in kb.err

@@ -281,7 +281,9 @@ DAMAGE = {
     ),
     "a quote is not in the text": (
         _sql(
-            "INSERT INTO trace VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '')",
+            "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
+            "is_redacted, created_at, has_foreign_text) "
+            "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0)",
             "INSERT INTO trace_passage SELECT 't', 'citation', 1, document_id, id, 0, 2, 'no' "
             "FROM document_version LIMIT 1",
         ),
@@ -289,7 +291,9 @@ DAMAGE = {
     ),
     "a cited text is gone": (
         _sql(
-            "INSERT INTO trace VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '')",
+            "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
+            "is_redacted, created_at, has_foreign_text) "
+            "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0)",
             "INSERT INTO trace_passage VALUES ('t', 'citation', 1, 'd', 99, 0, 2, 'no')",
         ),
         "citation",

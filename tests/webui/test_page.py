@@ -411,3 +411,18 @@ def test_a_thumb_is_pressed_kept_and_taken_back(visit: Visit, folder: Path) -> N
     down.click()
 
     expect(down).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_follow_up_shows_what_was_looked_up_and_how(visit: Visit, folder: Path) -> None:
+    visitor = visit()
+    visitor.create_base("how it was made")
+    visitor.upload(folder)
+    visitor.ask("正式员工每年有几天年假？")
+    expect(visitor.find("#send")).to_be_visible()
+
+    turn = visitor.ask("需要提前多久申请？")
+    expect(turn.locator(".rewritten")).to_contain_text("正式员工")
+    turn.locator(".how > summary").click()
+
+    expect(turn.locator(".how tbody tr").first).to_be_visible()
+    expect(turn.locator(".how")).to_contain_text("kb replay")

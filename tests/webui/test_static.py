@@ -32,7 +32,7 @@ def test_every_message_is_used_and_exists() -> None:
         path.read_text("utf-8") for path in SCRIPTS if not path.name.startswith("messages_")
     )
     # Built from a state or kind that the API names.
-    families = ("state_", "report_", "status", "flag_", "flagHint_")
+    families = ("state_", "report_", "status", "flag_", "flagHint_", "how_", "dropped_", "notice_")
 
     unused = [
         key

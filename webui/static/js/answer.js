@@ -4,11 +4,12 @@
  */
 
 import { chip, chipMaker, citationList, splitVerbatim } from "./citations.js";
-import { h, icon } from "./dom.js";
+import { bdi, h, icon } from "./dom.js";
 import { messageOf, notice } from "./dialogs.js";
 import { say, t } from "./i18n.js";
 import { renderMarkdown } from "./markdown.js";
-import { hitList } from "./passages.js";
+import { howView } from "./how.js";
+import { hitList, noticeList } from "./passages.js";
 import { state } from "./state.js";
 import { thumbs } from "./thumbs.js";
 
@@ -59,9 +60,12 @@ export function turnView(question, onRetry) {
       else {
         text.replaceChildren(...body(reply.answer, reply.model, reply));
         after.replaceChildren(
+          noticeList(reply.notices),
+          rewrittenView(reply),
           citationList(reply.citations),
           passageList(reply.passages),
           footer(reply),
+          howView(reply) ?? "",
         );
       }
     },
@@ -113,10 +117,19 @@ function refusal(reply) {
     { class: "refusal" },
     h("p", { class: "refusal-title" }, icon("target"), h("span", { text: "refused" })),
     reply.answer ? h("p", { class: "verbatim", dir: "auto" }, reply.answer) : null,
+    noticeList(reply.notices),
+    rewrittenView(reply),
     nearest,
     h("footer", { class: "turn-foot fine" }, supportView(reply), thumbs(reply)),
+    howView(reply),
   );
 }
+
+/** A follow-up as it was looked up, where that differs from what was typed. */
+const rewrittenView = ({ rewritten }) =>
+  rewritten
+    ? h("p", { class: "fine rewritten" }, h("span", { text: "lookedUp" }), " ", bdi(rewritten))
+    : "";
 
 const supportView = ({ support }) =>
   h("span", { text: ["support", { n: Math.round(support * 100) }], hint: "supportHint" });

@@ -115,7 +115,8 @@ export const documentContent = async (kb, id) =>
   (await send("GET", `${document_(kb, id)}/content`, { accept: "*/*" })).blob();
 
 export const search = (kb, body, signal) =>
-  call("POST", `${base(kb)}/search`, { json: body, signal }).then(({ hits }) => hits);
+  call("POST", `${base(kb)}/search`, { json: body, signal });
+export const readTrace = (id) => call("GET", `traces/${encodeURIComponent(id)}`);
 
 /** Yields {event, data}: `retrieved`, `token`, then `finished` or `error`. */
 export const ask = (kb, body, signal) =>

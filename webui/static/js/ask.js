@@ -7,6 +7,7 @@ import * as api from "./api.js";
 import { turnView } from "./answer.js";
 import { addressOf } from "./bases.js";
 import { $, bdi, h } from "./dom.js";
+import { filterOf } from "./filter.js";
 import { isolate } from "./i18n.js";
 import { on, state } from "./state.js";
 import { session } from "./store.js";
@@ -96,12 +97,13 @@ async function ask(base, talk, question) {
   if (isShown()) draw();
   turn.node.scrollIntoView({ block: "start" }); // and it stays there while the answer grows
 
-  const body = { question, history: talk.history.slice(-HISTORY_TURNS) };
+  const history = talk.history.slice(-HISTORY_TURNS);
+  const body = { question, history, ...filterOf("ask-filter") };
   const others = state.bases.map(({ id }) => id).filter((id) => talk.also.has(id));
   if (others.length) body.kbs = others;
   try {
     const reply = await read(base, body, turn, mine.signal);
-    if (!reply.refused) talk.history.push({ question, answer: reply.answer });
+    if (!reply.refused) talk.history.push({ question, answer: reply.answer, trace_id: reply.trace_id });
   } catch (error) {
     if (error.name === "AbortError") turn.stopped();
     else turn.failed(error);
@@ -175,7 +177,9 @@ export function startAsk() {
   });
   $("new-talk").addEventListener("click", newTalk);
   addEventListener("click", ({ target }) => {
-    if (!$("also").contains(target)) $("also").open = false;
+    for (const id of ["also", "ask-filter", "search-filter"]) {
+      if (!$(id).contains(target)) $(id).open = false;
+    }
   });
   on("bases", draw);
   on("base", (baseChanged) => {

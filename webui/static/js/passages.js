@@ -15,6 +15,18 @@ const CHANNELS = [
 /** `hits`: the search contract of the API, best first. */
 export const hitList = (hits) => h("ol", { class: "hits" }, hits.map(hitItem));
 
+/** What a reader should know of how something was found; "" where there is nothing. */
+export const noticeList = (notices = []) =>
+  notices.length
+    ? h(
+        "ul",
+        { class: "notices fine" },
+        notices.map(({ kind, kb, detail }) =>
+          h("li", { title: detail }, h("span", { text: [`notice_${kind}`, { kb }] })),
+        ),
+      )
+    : "";
+
 function hitItem(hit) {
   const base = idOfBase(hit.kb);
   const open = () =>

@@ -4,7 +4,8 @@ import * as api from "./api.js";
 import { $, h } from "./dom.js";
 import { messageOf } from "./dialogs.js";
 import { say } from "./i18n.js";
-import { hitList } from "./passages.js";
+import { filterOf } from "./filter.js";
+import { hitList, noticeList } from "./passages.js";
 import { on, state } from "./state.js";
 
 let running = null;
@@ -23,13 +24,14 @@ async function run(event) {
     question,
     top_k: Number($("search-top-k").value),
     channel: $("search-channel").value,
+    ...filterOf("search-filter"),
   };
   say($("search-summary"), "searching");
   try {
-    const hits = await api.search(state.base.id, body, mine.signal);
+    const { hits, notices } = await api.search(state.base.id, body, mine.signal);
     const ms = Math.round(performance.now() - began);
     say($("search-summary"), hits.length ? "hitSummary" : "hitNone", { n: hits.length, ms });
-    $("search-hits").replaceChildren(hitList(hits));
+    $("search-hits").replaceChildren(noticeList(notices), hitList(hits));
   } catch (error) {
     if (error.name === "AbortError") return;
     $("search-summary").textContent = "";
