@@ -16,6 +16,7 @@ from ingest.embedder_folders import (
     InstalledFolder,
     OwnSettings,
     install,
+    installed_names,
     remembered,
 )
 from kb.config import Settings
@@ -119,3 +120,8 @@ class InstalledEmbedders(Embedder):
         for installed in remembered(self._settings.home):
             if installed.is_there():
                 yield self._of_folder(installed)
+        for name in installed_names(self._settings.home):  # the data folder may have moved
+            try:
+                yield self.find(name)
+            except (ConfigError, EmbedderError) as exc:
+                logger.info("the embedder %s cannot be used: %s", name, exc)

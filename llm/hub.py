@@ -228,7 +228,7 @@ def choose_files(files: Sequence[RemoteFile], repo: str) -> list[RemoteFile]:
         raise DownloadError(f"{repo} is no checkpoint we can use: it lacks {' and '.join(lacks)}")
     for name in (*vocabulary, *weights):
         size = by_name[name].size_bytes
-        if size < MIN_LFS_BYTES and not name.endswith(".json"):
+        if size < MIN_LFS_BYTES and not name.endswith((".json", ".txt")):
             raise DownloadError(
                 f"{repo} lists {name} with {size} bytes, which is a Git LFS pointer and not the "
                 "file; try another source or mirror"

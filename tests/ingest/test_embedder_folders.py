@@ -115,6 +115,14 @@ def test_a_base_finds_its_embedder_by_identity_wherever_it_was_used(
     assert again.matching(spec) is not None
 
 
+def test_a_pulled_embedder_is_found_after_the_data_folder_has_moved(tmp_path: Path) -> None:
+    make_embedder(tmp_path / "old" / "embedders" / "m3e-base", with_modules=False)
+    spec = embedders(tmp_path / "old", embedder="m3e-base").spec
+    (tmp_path / "old").rename(tmp_path / "new")
+
+    assert embedders(tmp_path / "new").matching(spec) is not None
+
+
 def test_other_weights_in_the_same_folder_are_another_embedder(tmp_path: Path) -> None:
     folder = make_embedder(tmp_path / "tiny", seed=3)
     settings = {"embedder": str(folder), "embedder_scripts": ("Latn",)}
