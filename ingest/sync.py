@@ -329,7 +329,7 @@ def _run(
                 drop_empty_source(session, part.source)
         drop_uncited_versions(session)
         if not is_any_job_live(session, except_job=options.job_id):
-            sweep_embeddings(session)
+            sweep_embeddings(session, embedder_id=base.embedder_id)
     return _report(base, tally, started)
 
 

@@ -158,7 +158,7 @@ def test_a_vector_of_the_old_embedder_is_refused_after_the_swap(
 
 
 def test_a_resumed_move_embeds_nothing_twice(
-    services: Services, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+    services: Services, base: KnowledgeBase, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ingest.reembed.STORED_VECTORS", 2)
     embedder = WatchedEmbedder()
@@ -166,6 +166,7 @@ def test_a_resumed_move_embeds_nothing_twice(
     with pytest.raises(CancelledError):
         reembed(services.database, base, embedder, stop)
     assert now(services, base).embedder == base.embedder
+    sync_folders(services.sync_parts, base, [folder], SyncOptions())  # sweeps, as at night
 
     report = services.reembed(base, embedder, ReembedOptions())
 
