@@ -286,6 +286,10 @@ def _embedder_rows(edge: Edge) -> list[dict[str, Any]]:
             "name": name,
             "kind": "embedder",
             "in_use": wanted in (name, source),
+            "generation": None,
+            "bits": None,
+            "context_window": None,
+            "size_bytes": None,
             "source": source,
             "problem": None,
         }
