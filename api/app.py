@@ -113,11 +113,15 @@ def _warm(services: Services, readiness: Readiness) -> None:
     """Load what answers need, so that the first question does not wait for it."""
     try:
         query_terms("知识库就绪")  # the dictionary of Chinese words
-        services.embedder.embed_query("ready")
         with services.database.read() as session:
             bases = list_bases(session)
         for base in bases:
             services.retriever.open(base)
+            embedder = services.embedder.matching(base.embedder)
+            if embedder is not None:  # else it is searched by full text, and each answer says so
+                embedder.embed_query("ready")
+        if not bases:
+            services.embedder.embed_query("ready")
     except KBError as exc:
         logger.warning("not ready: %s", exc)
         readiness.finish(str(exc))

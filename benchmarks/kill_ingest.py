@@ -3,11 +3,11 @@
     python -m benchmarks.kill_ingest --kills 200 --signals 20 --real 2
 
 Each round starts one piece of work on a data folder in a child process: the first ingest, an ingest
-of a changed folder, an upgrade of the database, a removal, or a removal with --prove. The child
-dies at a named failpoint (`--kills`, as by a power cut) or by SIGKILL after a random time
-(`--signals`). Then `kb verify` must be clean; the same work runs again, to its end; `kb verify`
-must be clean again, and documents, chunks, texts and hits must equal those of a run that was
-never interrupted. The fake embedder is used but for `--real` of the signals.
+of a changed folder, a move to another embedder, an upgrade of the database, a removal, or a removal
+with --prove. The child dies at a named failpoint (`--kills`, as by a power cut) or by SIGKILL after
+a random time (`--signals`). Then `kb verify` must be clean; the same work runs again, to its end;
+`kb verify` must be clean again, and documents, chunks, texts and hits must equal those of a run
+that was never interrupted. The fake embedder is used but for `--real` of the signals.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from benchmarks.drills import (
     State,
     differences,
     in_child,
+    open_services,
     run_command,
     state_of,
     use_next_schema,
@@ -47,6 +48,7 @@ WORK: dict[str, tuple[str, ...]] = {
         "documents.removing",
         *INDEX,
     ),
+    "move": ("move.stored", "move.swapping", "move.swapped", *INDEX),
     "upgrade": MIGRATION,
     "remove": ("documents.removing", "documents.swept"),
     "erase": (
@@ -137,6 +139,8 @@ class Drill:
             return 0
         if work in ("first ingest", "ingest"):
             return self._ingest(home)
+        if work == "move":
+            return self._move(home)
         prove = ("--prove",) if work == "erase" else ()
         code = run_command(home, "docs", "remove", REMOVED, "--kb", BASE, "--yes", *prove)
         if again and code == 1:  # it was removed before the kill; what is left of it goes now
@@ -149,9 +153,18 @@ class Drill:
         )
         return 0 if code == 1 else code  # one file of the folder is bad on purpose
 
-    def _open(self, home: Path) -> None:
-        from benchmarks.drills import open_services
+    def _move(self, home: Path) -> int:
+        from ingest.fake import FakeEmbedder
+        from ingest.reembed import ReembedOptions
+        from kb.storage.bases import find_base
 
+        with open_services(home) as services:
+            with services.database.read() as session:
+                base = find_base(session, BASE)
+            services.reembed(base, FakeEmbedder(96), ReembedOptions())
+        return 0
+
+    def _open(self, home: Path) -> None:
         open_services(home).close()
 
     def _must(self, work: Callable[[], int]) -> None:

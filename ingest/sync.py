@@ -32,6 +32,7 @@ from kb.embedder import Embedder
 from kb.errors import (
     CancelledError,
     ConfirmationNeededError,
+    EmbedderMovedError,
     KnowledgeBaseDeletedError,
     KnowledgeBaseNotFoundError,
     LoadError,
@@ -41,6 +42,7 @@ from kb.records import FailedFile, FileNote, IngestReport, KnowledgeBase, Loaded
 from kb.storage.bases import (
     check_fulltext_version,
     check_versions,
+    find_base,
     find_or_add_source,
 )
 from kb.storage.database import Database
@@ -159,7 +161,7 @@ def sync_folders(
         KnowledgeBaseDeletedError: somebody deleted the base meanwhile.
         VersionMismatchError, StorageError, EmbedderError
     """
-    parts = _parts_for(parts, base)
+    _target(parts, base)
     started = time.monotonic()
     scopes = folder_scopes(parts.database, base, paths)
     found = []
@@ -186,7 +188,7 @@ def sync_uploads(
     Raises:
         As `sync_folders`.
     """
-    parts = _parts_for(parts, base)
+    _target(parts, base)
     started = time.monotonic()
     with parts.database.write() as session:
         source = find_or_add_source(session, base.id, kind="upload", root="", label="")
@@ -197,12 +199,25 @@ def sync_uploads(
     return _run(parts, base, work, options, started)
 
 
-def _parts_for(parts: SyncParts, base: KnowledgeBase) -> SyncParts:
-    """Return the parts with the form of the embedder that the base was made with."""
-    embedder = parts.embedder.matching(base.embedder) or parts.embedder
-    check_versions(base, embedder=embedder.spec, splitter=SPLITTER)
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A base, and the embedder that it has."""
+
+    base: KnowledgeBase
+    embedder: Embedder
+
+
+def _target(parts: SyncParts, base: KnowledgeBase) -> _Target:
+    """Return the base with the embedder, in the form, that it was made with.
+
+    Raises:
+        VersionMismatchError
+    """
+    embedder = parts.embedder.matching(base.embedder)
+    check_versions(base, embedder=embedder.spec if embedder else None, splitter=SPLITTER)
     check_fulltext_version(base, FULLTEXT)
-    return replace(parts, embedder=embedder)
+    assert embedder is not None  # `check_versions` has said so
+    return _Target(base, embedder)
 
 
 # Plan
@@ -314,7 +329,7 @@ def _run(
                 drop_empty_source(session, part.source)
         drop_uncited_versions(session)
         if not is_any_job_live(session, except_job=options.job_id):
-            sweep_embeddings(session)
+            sweep_embeddings(session, embedder_id=base.embedder_id)
     return _report(base, tally, started)
 
 
@@ -512,7 +527,7 @@ class _Writer:
         tally: _Tally,
     ) -> None:
         self._parts = parts
-        self._base = base
+        self._target = _target(parts, base)
         self._source = source
         self._files = plan.to_parse
         self._changed = {file.path for file in plan.changed}
@@ -592,20 +607,22 @@ class _Writer:
         )
 
     def _embed_new(self, lot: "_Lot") -> None:
+        target = self._target
         with self._parts.database.read() as session:
-            stored = find_embeddings(session, self._base.embedder_id, lot.strings)
-        self._embed({key: text for key, text in lot.strings.items() if key not in stored})
+            stored = find_embeddings(session, target.base.embedder_id, lot.strings)
+        missing = {key: text for key, text in lot.strings.items() if key not in stored}
+        self._embed(missing, target)
 
-    def _embed(self, strings: Mapping[bytes, str]) -> None:
+    def _embed(self, strings: Mapping[bytes, str], target: _Target) -> None:
         """Embed strings, longest first so that a batch pads little; store them as they come."""
         ordered = sorted(strings, key=lambda key: -len(strings[key]))
         for part in _parts_of(ordered, STORED_VECTORS):
             self._stop_if_cancelled()
-            vectors = self._parts.embedder.embed_array([strings[key] for key in part])
+            vectors = target.embedder.embed_array([strings[key] for key in part])
             failpoint("sync.embedded")
             with self._parts.database.write() as session:
                 store_embeddings(
-                    session, self._base.embedder_id, dict(zip(part, vectors, strict=True))
+                    session, target.base.embedder_id, dict(zip(part, vectors, strict=True))
                 )
             self._tally.embedded += len(part)
             failpoint("sync.vectors-stored")
@@ -614,12 +631,17 @@ class _Writer:
         while True:
             try:
                 with self._parts.database.write() as session:
-                    counts = write_document(session, self._base, self._source, document)
+                    counts = write_document(session, self._target.base, self._source, document)
                     failpoint("sync.writing")
                 break
             except MissingVectorsError as exc:
                 # Another process swept them between our check and this transaction.
-                self._embed({key: text for key, text in strings.items() if key in exc.hashes})
+                missing = {key: text for key, text in strings.items() if key in exc.hashes}
+                self._embed(missing, self._target)
+            except EmbedderMovedError:  # go on with the one that the base has now
+                with self._parts.database.read() as session:
+                    base = find_base(session, self._target.base.id)
+                self._target = _target(self._parts, base)
         failpoint("sync.written")
         tally = self._tally
         tally.reused += counts.reused

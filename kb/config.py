@@ -8,6 +8,7 @@ belongs to the data (embedder, splitter, threshold) is stored with the data, not
 import difflib
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +101,22 @@ class Settings(BaseSettings):
         None, description="Token for that hub, if a model needs an account; sent nowhere else."
     )
 
+    embedder: str = Field(
+        "all-MiniLM-L6-v2",
+        description="Embedder of new knowledge bases: a name such as bge-small-zh-v1.5, or a "
+        "folder. Existing ones keep theirs until `kb reembed`.",
+    )
+    embedder_query_prefix: str | None = Field(
+        None, description="What that embedder wants before a question, where we do not know it."
+    )
+    embedder_passage_prefix: str | None = Field(
+        None, description="What it wants before a passage, likewise."
+    )
+    embedder_scripts: tuple[str, ...] = Field(
+        (),
+        description="Scripts that it was trained on, such as Hani,Latn; needed where it is not "
+        "known by name. Questions in others are found by full text alone.",
+    )
     embedder_form: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Number format of the embedder in new knowledge bases; auto is the fastest "
@@ -145,6 +162,18 @@ class Settings(BaseSettings):
         le=64,
         description="Files parsed at once, each in its process; 0 for as many as cores, at most 4.",
     )
+
+    @field_validator("embedder_scripts", mode="before")
+    @classmethod
+    def _scripts(cls, value: object) -> object:
+        """Split what the environment gives; kb.toml has a list."""
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, (list, tuple)):
+            wrong = [part for part in parts if not re.fullmatch("[A-Z][a-z]{3}", str(part).strip())]
+            if wrong:
+                raise ValueError(f"{wrong[0]!r} is no script by ISO 15924, such as Hani or Latn")
+            return tuple(str(part).strip() for part in parts)
+        return parts
 
     @field_validator("passwords", mode="before")
     @classmethod

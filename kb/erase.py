@@ -28,7 +28,7 @@ from kb.errors import KBError, StorageError
 from kb.evidence import Erased, Evidence, Mark, gather
 from kb.failpoints import failpoint
 from kb.leftovers import remove_leftovers
-from kb.models import CHECKPOINTS, FOLDER
+from kb.models import CHECKPOINTS, EMBEDDERS, FOLDER
 from kb.needles import Finder
 from kb.records import Document
 from kb.retrieve import Retriever
@@ -58,7 +58,7 @@ from kb.storage.traces import redact_traces
 # How long a job or a reader of the database is waited for; a killed job looks alive for most of it.
 WAIT_S = HEARTBEAT_LIFETIME_S + 10
 # Weights of models: nobody's text, and tens of gigabytes.
-SKIPPED = (FOLDER, CHECKPOINTS)
+SKIPPED = (FOLDER, CHECKPOINTS, EMBEDDERS)
 # Folders of a benchmark or a conversion that was killed; one at work is younger.
 ABANDONED_AFTER_S = 3600
 REMOVED_NAME = "[removed]"

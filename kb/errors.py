@@ -13,6 +13,7 @@
     ├── InvalidInputError          a name, question or option that cannot be used
     ├── ConfigError                a setting is unknown or has a bad value
     ├── VersionMismatchError       the base was built by another embedder, splitter or full text
+    │   └── EmbedderMovedError     it was moved to another embedder while it was being used
     ├── ConfirmationNeededError    a sync would remove much; repeat with --yes
     ├── StorageError               the data folder cannot be read or written
     │   └── DatabaseTooNewError
@@ -101,6 +102,16 @@ class ConfigError(KBError):
 
 class VersionMismatchError(KBError):
     """The knowledge base was built with another embedder, splitter or full text."""
+
+
+class EmbedderMovedError(VersionMismatchError):
+    """The knowledge base was moved to another embedder meanwhile; begin again with that one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"knowledge base {name!r} was moved to another embedder meanwhile; run the same "
+            "command again"
+        )
 
 
 class ConfirmationNeededError(KBError):

@@ -13,6 +13,10 @@ score is the cosine. It has two forms, and its file says which:
     search   ask for events past our own seq first, apply them, then search
     save     write a snapshot, sync, rename, and only then name it in the database
 
+A base that is moved to another embedder (`kb.storage.moves`) raises its log's floor above every
+seq so far, so that each reader opens anew and holds vectors of one embedder only; a search with
+a vector of the other one is refused.
+
 Saving works on a copy, so searches go on meanwhile. Only saving trains: opening without a snapshot
 fills a flat index, which is exact and slower. Deleting the index folder is harmless; `kill -9`
 costs a replay. No pickle is involved. The only file that imports faiss.
@@ -25,7 +29,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +40,12 @@ import numpy.typing as npt
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kb.errors import IndexCorruptError, KnowledgeBaseDeletedError, StorageError
+from kb.errors import (
+    EmbedderMovedError,
+    IndexCorruptError,
+    KnowledgeBaseDeletedError,
+    StorageError,
+)
 from kb.failpoints import failpoint
 from kb.protocols import ChunkIds, Vectors
 from kb.records import KnowledgeBase
@@ -44,7 +54,13 @@ from kb.storage.changes import log_state, read_changes, trim_log
 from kb.storage.database import Database
 from kb.storage.durable import flush_to_disk
 from kb.storage.embeddings import from_bytes
-from kb.storage.tables import ChunkRow, EmbeddingRow, SnapshotRow
+from kb.storage.tables import (
+    ChunkRow,
+    EmbedderRow,
+    EmbeddingRow,
+    KnowledgeBaseRow,
+    SnapshotRow,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -250,6 +266,15 @@ class FaissIndex:
         return cls(dimension, index)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An index, the seq that it has reached, and the embedder of its vectors."""
+
+    index: FaissIndex
+    seq: int
+    embedder_id: int
+
+
 class IndexView:
     """One knowledge base's index, kept equal to the database. Safe to share between threads."""
 
@@ -264,21 +289,33 @@ class IndexView:
         self._database = database
         self._kb_id = base.id
         self._name = base.name  # for messages only: it may have changed since
-        self._dimension = base.embedder.dimension
         self._folder = folder
         self._flat_chunks = flat_chunks
         self._lock = threading.Lock()  # held while the index is read or changed
-        self._index: FaissIndex | None = None
-        self._seq = 0
+        self._held: _Held | None = None
         self._tried = ""  # the snapshot last looked at for a better form
 
     def search(
-        self, vector: Vectors, top_k: int, allowed: ChunkIds | None = None
+        self,
+        vector: Vectors,
+        top_k: int,
+        allowed: ChunkIds | None = None,
+        *,
+        embedder_id: int | None = None,
     ) -> list[tuple[int, float]]:
-        """Catch up with the database, then search as `FaissIndex.search` does."""
+        """Catch up with the database, then search as `FaissIndex.search` does.
+
+        Raises:
+            EmbedderMovedError: the base's vectors are not of the embedder that made `vector`,
+                where that is given.
+        """
         self._take_better_form()
         with self._lock:
-            return self._caught_up().search(vector, top_k, allowed)
+            index = self._caught_up()
+            assert self._held is not None
+            if embedder_id not in (None, self._held.embedder_id):
+                raise EmbedderMovedError(self._name)
+            return index.search(vector, top_k, allowed)
 
     def open(self) -> int:
         """Load and catch up now; return the number of chunks."""
@@ -297,10 +334,11 @@ class IndexView:
             snapshots = session.scalars(
                 select(SnapshotRow).where(SnapshotRow.kb_id == self._kb_id)
             ).all()
+            _, dimension = self._embedder(session)
         problems = []
         for snapshot in snapshots:
             try:
-                self._read_snapshot(snapshot)
+                self._read_snapshot(snapshot, dimension)
             except (IndexCorruptError, OSError) as exc:
                 problems.append(f"snapshot at seq {snapshot.seq}: {exc}")
         return problems
@@ -310,7 +348,7 @@ class IndexView:
         with self._database.write() as session:
             session.execute(delete(SnapshotRow).where(SnapshotRow.kb_id == self._kb_id))
         with self._lock:
-            self._index = None
+            self._held = None
 
     def save_if_worthwhile(self) -> bool:
         """Write a snapshot when many events have come since the last one; tell whether.
@@ -341,7 +379,8 @@ class IndexView:
         Raises:
             StorageError: the index folder cannot be written; the database is unharmed.
         """
-        index, seq = self._latest()
+        held = self._latest()
+        index = held.index
         lists = lists_for(len(index), index.lists, self._flat_chunks)
         if lists != index.lists:
             logger.info("arranging %d chunks of %s in %d lists", len(index), self._kb_id, lists)
@@ -367,62 +406,82 @@ class IndexView:
             ) from exc
         try:
             dropped = self._name_snapshot(
-                snapshot_id, seq=seq, n_chunks=n_chunks, checksum=checksum
+                snapshot_id, seq=held.seq, n_chunks=n_chunks, checksum=checksum
             )
         except (StorageError, KnowledgeBaseDeletedError):  # a full disk needs the room now
             path.unlink(missing_ok=True)
             raise
         failpoint("index.named")
         with self._lock:
-            self._index, self._seq = index, seq
-        self._delete_files(dropped)
+            self._held = replace(held, index=index)
+        self.delete_files(dropped)
 
     def _caught_up(self) -> FaissIndex:
         """Return the index with all events applied. The lock is held by the caller."""
-        self._index, self._seq = self._latest(self._index, self._seq)
-        return self._index
+        self._held = self._latest(self._held)
+        return self._held.index
 
-    def _latest(self, index: FaissIndex | None = None, seq: int = 0) -> tuple[FaissIndex, int]:
-        """Apply the events past `seq` to `index`, in bounded steps; None loads one first."""
+    def _latest(self, held: _Held | None = None) -> _Held:
+        """Apply the events past its seq to an index, in bounded steps; None loads one first."""
         head: int | None = None  # as of the call: writers must not keep a search from answering
         while True:
             with self._database.read() as session:
                 state = log_state(session, self._kb_id)
                 if state is None:
                     raise KnowledgeBaseDeletedError(self._name)
-                if index is None or seq < state.floor:
-                    index, seq = self._load(session, state.floor)
+                if held is None or held.seq < state.floor:
+                    held = self._load(session, state.floor)
                 head = state.head if head is None else head
-                if seq >= head:
-                    return index, seq
-                replay = read_changes(session, self._kb_id, seq, limit=REPLAYED_EVENTS)
-            if replay.seq == seq:  # the log's end is lost, which `kb verify` tells
-                return index, head
+                if held.seq >= head:
+                    return held
+                replay = read_changes(session, self._kb_id, held.seq, limit=REPLAYED_EVENTS)
+            if replay.seq == held.seq:  # the log's end is lost, which `kb verify` tells
+                return replace(held, seq=head)
+            index = held.index
             index.remove(replay.removed)
-            index.add(replay.added_ids, from_bytes(replay.added_vectors, self._dimension))
-            seq = replay.seq
+            index.add(replay.added_ids, from_bytes(replay.added_vectors, index.dimension))
+            held = replace(held, seq=replay.seq)
 
     def _take_better_form(self) -> None:
         """Change to a snapshot that another process wrote in the form that our size asks for.
 
         Read without the lock: other threads search on with the old index.
         """
-        index = self._index
-        if index is None or index.lists == lists_for(len(index), index.lists, self._flat_chunks):
+        if self._held is None:
+            return
+        index = self._held.index
+        if index.lists == lists_for(len(index), index.lists, self._flat_chunks):
             return
         with self._database.read() as session:
             newest = self._newest_snapshot(session)
+            if newest is not None:
+                embedder_id, dimension = self._embedder(session)
         if newest is None or newest.id == self._tried:
             return
         self._tried = newest.id  # first, so that one thread alone reads it
         try:
-            better = self._read_snapshot(newest)
+            better = self._read_snapshot(newest, dimension)
         except (IndexCorruptError, OSError) as exc:
             logger.warning("index snapshot %s is not usable (%s); going on", newest.id, exc)
             return
         if better.lists != index.lists:
             with self._lock:
-                self._index, self._seq = better, newest.seq
+                self._held = _Held(better, newest.seq, embedder_id)
+
+    def _embedder(self, session: Session) -> tuple[int, int]:
+        """Return the id and dimension of the base's present embedder.
+
+        Raises:
+            KnowledgeBaseDeletedError
+        """
+        row = session.execute(
+            select(EmbedderRow.id, EmbedderRow.dimension)
+            .join(KnowledgeBaseRow, KnowledgeBaseRow.embedder_id == EmbedderRow.id)
+            .where(KnowledgeBaseRow.id == self._kb_id)
+        ).one_or_none()
+        if row is None:
+            raise KnowledgeBaseDeletedError(self._name)
+        return row[0], row[1]
 
     def _newest_snapshot(self, session: Session) -> SnapshotRow | None:
         return session.scalar(
@@ -432,8 +491,9 @@ class IndexView:
             .limit(1)
         )
 
-    def _load(self, session: Session, floor: int) -> tuple[FaissIndex, int]:
+    def _load(self, session: Session, floor: int) -> _Held:
         """Return the newest good snapshot with its seq, else all vectors of the database."""
+        embedder_id, dimension = self._embedder(session)
         snapshots = session.scalars(
             select(SnapshotRow)
             .where(SnapshotRow.kb_id == self._kb_id, SnapshotRow.seq >= floor)
@@ -441,7 +501,7 @@ class IndexView:
         ).all()
         for snapshot in snapshots:
             try:
-                return self._read_snapshot(snapshot), snapshot.seq
+                return _Held(self._read_snapshot(snapshot, dimension), snapshot.seq, embedder_id)
             except (IndexCorruptError, OSError) as exc:
                 logger.warning(
                     "index snapshot %s of knowledge base %s is not usable (%s); "
@@ -450,18 +510,19 @@ class IndexView:
                     self._kb_id,
                     exc,
                 )
-        return self._rebuild(session)
+        index, seq = self._rebuild(session, dimension)
+        return _Held(index, seq, embedder_id)
 
-    def _read_snapshot(self, snapshot: SnapshotRow) -> FaissIndex:
+    def _read_snapshot(self, snapshot: SnapshotRow, dimension: int) -> FaissIndex:
         path = self._path(snapshot.id)
         if _sha256(path) != snapshot.sha256:
             raise IndexCorruptError(f"{path.name} does not match its checksum")
-        index = FaissIndex.read(path, self._dimension)
+        index = FaissIndex.read(path, dimension)
         if len(index) != snapshot.n_chunks:
             raise IndexCorruptError(f"{path.name} holds {len(index)}, not {snapshot.n_chunks}")
         return index
 
-    def _rebuild(self, session: Session) -> tuple[FaissIndex, int]:
+    def _rebuild(self, session: Session, dimension: int) -> tuple[FaissIndex, int]:
         """Fill a new index from the stored vectors. The embedder is not needed."""
         state = log_state(session, self._kb_id)
         assert state is not None, self._kb_id
@@ -471,7 +532,7 @@ class IndexView:
                 "snapshot; `kb ingest` writes one, and searches are slower until then",
                 self._name,
             )
-        index = FaissIndex(self._dimension)
+        index = FaissIndex(dimension)
         rows = session.execute(
             select(ChunkRow.id, EmbeddingRow.vector)
             .join(EmbeddingRow, ChunkRow.embedding_id == EmbeddingRow.id)
@@ -480,18 +541,23 @@ class IndexView:
             .execution_options(yield_per=_LOAD_ROWS)
         )
         for part in rows.partitions(_LOAD_ROWS):
-            index.add(
-                [id_ for id_, _ in part], from_bytes([blob for _, blob in part], self._dimension)
-            )
+            index.add([id_ for id_, _ in part], from_bytes([blob for _, blob in part], dimension))
         return index, state.head
 
     def _name_snapshot(
         self, snapshot_id: str, *, seq: int, n_chunks: int, checksum: str
     ) -> set[str]:
-        """Make the snapshot count; return the ids of older ones that no longer do."""
+        """Make the snapshot count; return the ids of those that do not (any more).
+
+        It does not itself where its base has left its seq behind: its vectors may be of the
+        embedder before.
+        """
         with self._database.write() as session:
-            if log_state(session, self._kb_id) is None:
+            state = log_state(session, self._kb_id)
+            if state is None:
                 raise KnowledgeBaseDeletedError(self._name)
+            if seq < state.floor:
+                return {snapshot_id}
             session.add(
                 SnapshotRow(
                     id=snapshot_id,
@@ -513,8 +579,10 @@ class IndexView:
             trim_log(session, self._kb_id, floor=snapshots[:KEPT_SNAPSHOTS][-1].seq)
         return dropped
 
-    def _delete_files(self, dropped: set[str]) -> None:
+    def delete_files(self, dropped: Set[str]) -> None:
         """Delete snapshots that no longer count, and files that a killed writer left behind."""
+        if not self._folder.is_dir():
+            return
         with self._database.read() as session:
             named = set(
                 session.scalars(select(SnapshotRow.id).where(SnapshotRow.kb_id == self._kb_id))

@@ -3,6 +3,7 @@
     $KB_HOME/checkpoints/NAME/  a published checkpoint, fetched by `kb model pull`
     $KB_HOME/models/NAME/     one converted model, written by `kb model add`
     $KB_HOME/models/in-use    the name that `kb model use` chose
+    $KB_HOME/embedders/NAME/  a published embedder, fetched by `kb model pull` (`ingest.installed`)
 
 Only names and folders; what is in a folder is the business of `llm.store`.
 """
@@ -16,6 +17,7 @@ from kb.errors import InvalidInputError, KBError, ModelNotFoundError
 
 FOLDER = "models"
 CHECKPOINTS = "checkpoints"
+EMBEDDERS = "embedders"
 _IN_USE = "in-use"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

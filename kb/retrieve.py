@@ -5,6 +5,7 @@ index was read, and since fusion rewards what both found. Every hit's text comes
 database in the end; what is gone there is dropped and the search widened.
 """
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,12 @@ import numpy as np
 
 from kb.duplicates import SeenTexts
 from kb.embedder import Embedder, embedded_text
-from kb.errors import EmbedderError, InvalidInputError, VersionMismatchError
+from kb.errors import (
+    EmbedderError,
+    EmbedderMovedError,
+    InvalidInputError,
+    VersionMismatchError,
+)
 from kb.expand import read_neighbours, widened
 from kb.filters import allowed_chunks
 from kb.fusion import channel_weights, fuse
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
 
 # Candidates asked of each channel: more than any usual top_k, and a wider net costs little.
 CANDIDATES = 50
+# A base may be moved to another embedder while a question is searched: how often we begin again.
+MOVES_MET = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,13 @@ class Retriever:
             KnowledgeBaseNotFoundError, VersionMismatchError, EmbedderError
         """
         check_question(question)
+        for _ in range(MOVES_MET):
+            with contextlib.suppress(EmbedderMovedError):  # begun with a vector of the old one
+                return self._search(question)
+        return self._search(question)
+
+    def _search(self, question: Question) -> Retrieval:
+        """Search once, in vectors of the embedders that the bases have now."""
         with self._database.read() as session:
             named = [find_base(session, kb) for kb in question.kbs]
             bases = tuple({base.id: base for base in named}.values())
@@ -213,8 +228,9 @@ class Retriever:
         if embedder is None:
             raise VersionMismatchError(
                 f"knowledge base {base.name!r} was built with the embedder "
-                f"{base.embedder.identity!r}, not {self._embedder.spec.identity!r}; search "
-                "it with `--channel lexical`, or ingest its folder into a new one"
+                f"{base.embedder.name!r} ({base.embedder.identity}), which is not here; search it "
+                "with `--channel lexical`, install that embedder again, or move the base to "
+                "another with `kb reembed`"
             )
         return np.asarray(embedder.embed_query(text), dtype=np.float32)
 
@@ -241,7 +257,10 @@ class Retriever:
         vectors = embedded.result().vectors
         return {
             base.id: self.view(base).search(
-                vectors[base.id], depth, None if allowed is None else allowed[base.id]
+                vectors[base.id],
+                depth,
+                None if allowed is None else allowed[base.id],
+                embedder_id=base.embedder_id,
             )
             for base in bases
             if base.id in vectors

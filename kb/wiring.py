@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ingest.parser import Parser
+    from ingest.reembed import ReembedOptions, ReembedReport
     from ingest.sync import SyncParts
     from kb.chain import AskChain
 
@@ -206,6 +207,32 @@ class Services:
                 support_threshold=DEFAULT_SUPPORT_THRESHOLD,
             )
 
+    def find_embedder(self, name_or_folder: str) -> Embedder:
+        """Return the embedder with this name or in this folder; "" is the one of new bases.
+
+        Raises:
+            ConfigError, EmbedderError
+        """
+        from ingest.installed import InstalledEmbedders
+
+        if not name_or_folder:
+            return self.embedder
+        if isinstance(self.embedder, InstalledEmbedders):
+            return self.embedder.find(name_or_folder)
+        return InstalledEmbedders(self.settings).find(name_or_folder)
+
+    def reembed(
+        self, base: KnowledgeBase, embedder: Embedder, options: "ReembedOptions"
+    ) -> "ReembedReport":
+        """Move a base to an embedder while it goes on answering. See `ingest.reembed`."""
+        from ingest.reembed import reembed
+
+        report = reembed(self.database, base, embedder, options)
+        view = self.retriever.view(base)
+        view.delete_files(report.snapshots)
+        view.save_if_worthwhile()
+        return report
+
     def planned_base(self, name: str) -> KnowledgeBase:
         """Return what `create_base` would make, without making it: for a dry run."""
         from ingest.splitter import SPLITTER
@@ -244,13 +271,9 @@ class Services:
 
 
 def _embedder(settings: Settings) -> Embedder:
-    from ingest.embedder import MiniLMEmbedder
+    from ingest.installed import InstalledEmbedders
 
-    return MiniLMEmbedder(
-        None if settings.embedder_form == "auto" else settings.embedder_form,
-        batch_size=settings.embed_batch,
-        threads=settings.threads,
-    )
+    return InstalledEmbedders(settings)
 
 
 def chatglm_folder(settings: Settings) -> "Path | None":

@@ -50,10 +50,18 @@ NEEDED = {
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "LICENSE",
     "MODEL_LICENSE",
 }
-VOCABULARIES = {"ice_text.model", "tokenizer.model", "tokenizer.json"}
+VOCABULARIES = {
+    "ice_text.model",
+    "tokenizer.model",
+    "tokenizer.json",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+}
 TOKENIZER_CODE = re.compile(r"tokenization_\w+\.py")
 
 # Best first: safetensors can be mapped into memory and hold no pickle.
@@ -220,7 +228,7 @@ def choose_files(files: Sequence[RemoteFile], repo: str) -> list[RemoteFile]:
         raise DownloadError(f"{repo} is no checkpoint we can use: it lacks {' and '.join(lacks)}")
     for name in (*vocabulary, *weights):
         size = by_name[name].size_bytes
-        if size < MIN_LFS_BYTES and not name.endswith(".json"):
+        if size < MIN_LFS_BYTES and not name.endswith((".json", ".txt")):
             raise DownloadError(
                 f"{repo} lists {name} with {size} bytes, which is a Git LFS pointer and not the "
                 "file; try another source or mirror"

@@ -100,7 +100,8 @@ def test_from_a_published_folder_to_an_answer(kb: Kb, home: Path, checkpoint: Pa
     code, out, _ = kb("model", "list", "--check", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert [(row["name"], row["in_use"], row["bits"]) for row in rows] == [
+    models = [row for row in rows if row["kind"] == "model"]
+    assert [(row["name"], row["in_use"], row["bits"]) for row in models] == [
         ("chatglm3-6b-int4", True, 4),
         ("mine", False, 8),
     ]

@@ -12,6 +12,7 @@ from kb.cli.edge import Edge, json_option, pass_edge, print_json
 
 if TYPE_CHECKING:
     from kb.config import Settings
+    from kb.wiring import Services
 
 
 @click.command(epilog="Example:  kb config --json")
@@ -59,7 +60,6 @@ def _facts(edge: Edge) -> dict[str, str]:
         names = [base.name for base in list_bases(session)]
     memory = psutil.virtual_memory()
     free_gb = shutil.disk_usage(settings.home).free / 2**30
-    spec = services.embedder.spec
     return {
         "kb": __version__,
         "python": platform.python_version(),
@@ -68,14 +68,35 @@ def _facts(edge: Edge) -> dict[str, str]:
         "memory": f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB free",
         "data folder": f"{settings.home} ({free_gb:.1f} GB free)",
         "knowledge bases": ", ".join(names) or "none yet; run `kb ingest FOLDER`",
-        "embedder": (
-            f"{spec.name} on the CPU ({spec.identity}); knows {', '.join(sorted(spec.scripts))}, "
-            "other scripts are found by full text"
-        ),
+        "embedder": _embedder_note(services),
         "answerer": _answerer_note(settings),
         "kernels": describe_kernels(),
         **_models_that_fit(memory.available),
     }
+
+
+def _embedder_note(services: "Services") -> str:
+    """Say what embeds new bases, and which older ones have lost theirs."""
+    from kb.errors import KBError
+    from kb.storage.bases import list_bases
+
+    try:
+        spec = services.embedder.spec
+        note = (
+            f"{spec.name} on the CPU ({spec.identity}); knows {', '.join(sorted(spec.scripts))}, "
+            "other scripts are found by full text"
+        )
+    except KBError as exc:
+        note = f"none: {exc}"
+    with services.database.read() as session:
+        bases = list_bases(session)
+    lost = [base for base in bases if services.embedder.matching(base.embedder) is None]
+    for base in lost:
+        note += (
+            f"; {base.name} was made with {base.embedder.name}, which is not here: it is searched "
+            "by full text alone, until that is installed again or after `kb reembed`"
+        )
+    return note
 
 
 def _answerer_note(settings: "Settings") -> str:

@@ -9,16 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kb.cli.edge import Edge, json_option, kb_option, pass_edge, print_json, shown, yes_option
+from kb.cli.running_job import running_job
 from kb.errors import (
     AlreadyExistsError,
-    CancelledError,
     KBError,
     KnowledgeBaseDeletedError,
     KnowledgeBaseNotFoundError,
@@ -28,11 +28,9 @@ from kb.records import IngestReport, KnowledgeBase
 
 if TYPE_CHECKING:
     from ingest.sync import Progress, SyncOptions
-    from kb.storage.jobs import JobProgress, JobState
+    from kb.storage.jobs import JobProgress
     from kb.wiring import Services
 
-# A third of the age at which a silent job counts as dead.
-HEARTBEAT_S = 10.0
 # Paths shown of each kind; the rest is counted.
 SHOWN_PATHS = 20
 
@@ -127,10 +125,10 @@ def _sync_base(
 ) -> IngestReport:
     from ingest.sync import sync_folders
 
-    with _job(services, base) as job, _progress_bar() as show:
+    with running_job(services, base) as job, _progress_bar() as show:
 
         def note(progress: "Progress") -> None:
-            job.progress = progress
+            job.progress = _job_progress(progress)
             show(progress)
 
         report = sync_folders(
@@ -139,7 +137,7 @@ def _sync_base(
             paths,
             replace(options, job_id=job.id, progress=note, is_cancelled=job.cancelled.is_set),
         )
-        job.report = report
+        job.report = report.to_dict()
         _save_index(services, base)
     return report
 
@@ -205,85 +203,9 @@ def _save_index(services: "Services", base: KnowledgeBase) -> None:
         click.echo(f"warning: {exc}", err=True)
 
 
-@dataclass(slots=True)
-class _RunningJob:
-    """This sync as a job: what its heartbeat tells other processes, and what they ask of it."""
-
-    id: str
-    owner: str
-    cancelled: threading.Event
-    progress: "Progress | None" = None
-    report: IngestReport | None = None
-
-
-@contextmanager
-def _job(services: "Services", base: KnowledgeBase) -> Iterator[_RunningJob]:
-    """Register the sync as a job with a heartbeat, so that other processes know of it."""
-    from kb.storage.jobs import (
-        create_job,
-        drop_old_jobs,
-        finish_job,
-        mark_interrupted,
-        new_owner,
-    )
-
-    owner = new_owner()
-    with services.database.write() as session:
-        mark_interrupted(session)
-        drop_old_jobs(session)  # watching makes many
-        created = create_job(session, base.id, "ingest", owner=owner)
-    job = _RunningJob(created.id, owner, threading.Event())
-    stopped = threading.Event()
-
-    def keep_alive() -> None:
-        while not stopped.wait(HEARTBEAT_S):
-            # A heartbeat that cannot be written (a full disk) is tried again; the sync itself
-            # meets the same trouble and says so.
-            with suppress(StorageError):
-                _beat(services, job)
-
-    thread = threading.Thread(target=keep_alive, name="job-heartbeat", daemon=True)
-    thread.start()
-    state: JobState = "failed"
-    error = None
-    try:
-        yield job
-        state = "done"
-    except (KeyboardInterrupt, CancelledError):
-        state = "cancelled"
-        raise
-    except KBError as exc:
-        error = str(exc)
-        raise
-    finally:
-        stopped.set()
-        thread.join(timeout=HEARTBEAT_S)
-        with suppress(StorageError), services.database.write() as session:
-            finish_job(
-                session,
-                job.id,
-                owner,
-                state=state,
-                error=error,
-                report=job.report.to_dict() if job.report else None,
-                progress=_job_progress(job.progress),
-            )
-
-
-def _beat(services: "Services", job: _RunningJob) -> None:
-    from kb.storage.jobs import beat
-
-    with services.database.write() as session:
-        current = beat(session, job.id, job.owner, progress=_job_progress(job.progress))
-    if current is not None and current.cancel_asked:
-        job.cancelled.set()
-
-
-def _job_progress(progress: "Progress | None") -> "JobProgress | None":
+def _job_progress(progress: "Progress") -> "JobProgress":
     from kb.storage.jobs import JobProgress
 
-    if progress is None:
-        return None
     return JobProgress(
         bytes_done=progress.bytes_done,
         bytes_total=progress.bytes_total,

@@ -16,6 +16,7 @@ import click
 from kb.cli.edge import Edge, confirm, json_option, pass_edge, print_json, shown, yes_option
 from kb.errors import KBError
 from kb.models import (
+    EMBEDDERS,
     checkpoint_folder,
     find_model,
     list_models,
@@ -51,8 +52,10 @@ def pull(
 ) -> None:
     """Fetch the checkpoint NAME, or ORG/NAME of the source, into the data folder.
 
+    NAME may be that of an embedder, such as bge-small-zh-v1.5: that is ready when it is there.
     What arrived stays when this is interrupted, and the same command continues.
     """
+    from ingest.embedder_names import KNOWN_EMBEDDERS
     from llm.hub import ENDPOINTS, KNOWN_MODELS, find_repo
     from llm.hub import pull as pull_checkpoint
 
@@ -63,14 +66,23 @@ def pull(
     # The token is for the hub that it was configured with, and no other may see it.
     is_configured = is_configured and endpoint == settings.hub_endpoint
     token = settings.hub_token if is_configured else None
-    name, repo = find_repo(name, source)
-    folder = checkpoint_folder(settings.home, name)
+    embedder = KNOWN_EMBEDDERS.get(name)
+    if embedder is not None:
+        if source != "huggingface":
+            raise KBError(
+                f"the embedder {name!r} is known at Hugging Face only; say --source huggingface, "
+                "and name a mirror of it with --endpoint, or bring its folder"
+            )
+        repo, folder = embedder.repo, settings.home / EMBEDDERS / name
+    else:
+        name, repo = find_repo(name, source)
+        folder = checkpoint_folder(settings.home, name)
 
     size = f"about {KNOWN_MODELS[name].size_bytes / 1e9:.1f} GB, " if name in KNOWN_MODELS else ""
     click.echo(f"{name}: {size}{repo} at {endpoint or ENDPOINTS[source]}", err=True)
     with _progress_bar() as show:
         pull_checkpoint(
-            name,
+            repo if embedder else name,
             folder,
             source=source,
             endpoint=endpoint or None,
@@ -81,6 +93,9 @@ def pull(
         print_json({"name": name, "repo": repo, "source": source, "path": str(folder)})
         return
     click.echo(f"fetched {name} into {folder}")
+    if embedder is not None:
+        click.echo(f"next: kb reembed --embedder {name}, or KB_EMBEDDER={name} for new bases")
+        return
     bits = 8 if name.endswith("-int8") else 4  # what its publisher chose cannot be changed
     click.echo(f"next: kb model add {shlex.quote(str(folder))} --bits {bits}")
 
@@ -173,7 +188,10 @@ def add(
 @json_option
 @pass_edge
 def list_(edge: Edge, check: bool, as_json: bool) -> int:
-    """List installed models; `*` marks the one in use."""
+    """List installed models and embedders; `*` marks the model in use, `+` the new bases' embedder.
+
+    Embedders of other folders than the data folder's are listed once they have been used.
+    """
     from llm.errors import LlmError
     from llm.store import find_damage, read_description
 
@@ -184,6 +202,7 @@ def list_(edge: Edge, check: bool, as_json: bool) -> int:
         folder = model_folder(home, name)
         row: dict[str, Any] = {
             "name": name,
+            "kind": "model",
             "in_use": name == in_use,
             "generation": None,
             "bits": None,
@@ -204,8 +223,9 @@ def list_(edge: Edge, check: bool, as_json: bool) -> int:
         except LlmError as exc:
             row["problem"] = str(exc)
         rows.append(row)
+    embedders = _embedder_rows(edge)
     if as_json:
-        print_json(rows)
+        print_json([*rows, *embedders])
     elif not rows:
         click.echo("no model is installed; run `kb model pull chatglm3-6b`", err=True)
     for row in [] if as_json else rows:
@@ -215,6 +235,9 @@ def list_(edge: Edge, check: bool, as_json: bool) -> int:
             f"context {row['context_window']:,}"
         )
         click.echo(f"{mark} {row['name']:<28} {shown(facts)}")
+    for row in [] if as_json else embedders:
+        mark = "+" if row["in_use"] else " "
+        click.echo(f"{mark} {row['name']:<28} embedder, {shown(row['source'])}")
     return 1 if any(row["problem"] for row in rows) else 0
 
 
@@ -245,6 +268,33 @@ def remove(edge: Edge, name: str, yes: bool) -> None:
         confirm(f"Delete {name} ({_size_bytes(folder) / 1e9:.1f} GB)?")
     remove_model(edge.settings.home, name)
     click.echo(f"removed {name}")
+
+
+def _embedder_rows(edge: Edge) -> list[dict[str, Any]]:
+    """Return the embedders of the data folder, the embedded one, and others that were used."""
+    from ingest.embedder_folders import BUILT_IN, installed_names, remembered
+
+    home, wanted = edge.settings.home, edge.settings.embedder
+    found = {BUILT_IN: "comes with kb"}
+    for name in installed_names(home):
+        found[name] = str(home / EMBEDDERS / name)
+    for known in remembered(home):
+        if known.is_there():
+            found.setdefault(known.settings.name, known.settings.folder)
+    return [
+        {
+            "name": name,
+            "kind": "embedder",
+            "in_use": wanted in (name, source),
+            "generation": None,
+            "bits": None,
+            "context_window": None,
+            "size_bytes": None,
+            "source": source,
+            "problem": None,
+        }
+        for name, source in found.items()
+    ]
 
 
 def _size_bytes(folder: Path) -> int:

@@ -104,7 +104,7 @@ def create_base(
     row = KnowledgeBaseRow(
         id=new_id(),
         name=clean,
-        embedder_id=_embedder_id(session, embedder),
+        embedder_id=find_or_add_embedder(session, embedder),
         splitter=splitter,
         fulltext=fulltext,
         support_threshold=support_threshold,
@@ -241,17 +241,17 @@ def list_sources(session: Session, kb_id: str) -> list[Source]:
     return [source_record(row) for row in rows]
 
 
-def check_versions(base: KnowledgeBase, *, embedder: EmbedderSpec, splitter: str) -> None:
-    """Refuse to write into a base that another embedder or splitter built.
+def check_versions(base: KnowledgeBase, *, embedder: EmbedderSpec | None, splitter: str) -> None:
+    """Refuse to write into a base whose embedder is not here, or that another splitter built.
 
     Raises:
         VersionMismatchError: naming the command that helps.
     """
-    if base.embedder.identity != embedder.identity:
+    if embedder is None or base.embedder.identity != embedder.identity:
         raise VersionMismatchError(
-            f"knowledge base {base.name!r} was built with the embedder "
-            f"{base.embedder.identity!r}, not {embedder.identity!r}; vectors of the two cannot "
-            "be mixed: run `kb create NEW` and ingest the folder into it with `--kb NEW`"
+            f"knowledge base {base.name!r} was built with the embedder {base.embedder.name!r} "
+            f"({base.embedder.identity}), which is not here, and vectors of two cannot be mixed: "
+            "install that embedder again, or move the base to another with `kb reembed`"
         )
     if base.splitter != splitter:
         raise VersionMismatchError(
@@ -278,7 +278,8 @@ def source_record(row: SourceRow) -> Source:
     return Source(id=row.id, kb_id=row.kb_id, kind=kind, root=row.root, label=row.label)
 
 
-def _embedder_id(session: Session, spec: EmbedderSpec) -> int:
+def find_or_add_embedder(session: Session, spec: EmbedderSpec) -> int:
+    """Return the id of the embedder with this identity; its scripts become those given."""
     row = session.scalar(select(EmbedderRow).where(EmbedderRow.identity == spec.identity))
     if row is None:
         row = EmbedderRow(
@@ -288,7 +289,8 @@ def _embedder_id(session: Session, spec: EmbedderSpec) -> int:
             scripts=sorted(spec.scripts),
         )
         session.add(row)
-        session.flush()
+    row.scripts = sorted(spec.scripts)
+    session.flush()
     return row.id
 
 

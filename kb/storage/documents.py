@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Select, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from kb.errors import DocumentNotFoundError, KBError, VersionNotFoundError
+from kb.errors import DocumentNotFoundError, EmbedderMovedError, KBError, VersionNotFoundError
 from kb.failpoints import failpoint
 from kb.records import Chunk, Document, Flag, KnowledgeBase, LoadedDocument, Source
 from kb.storage.bases import find_base, new_id, now, source_record, storable
@@ -96,9 +96,11 @@ def write_document(
 
     Raises:
         MissingVectorsError: vectors are not stored; nothing was changed.
+        EmbedderMovedError: the base has another embedder by now; nothing was changed.
         KnowledgeBaseNotFoundError: the base was deleted meanwhile.
     """
-    find_base(session, base.id)
+    if find_base(session, base.id).embedder_id != base.embedder_id:
+        raise EmbedderMovedError(base.name)
     embedding_ids = _check_vectors(session, base, prepared)
     row = _find_or_add_row(session, source, prepared.path)
     _replace_version(session, row.id, prepared.loaded if prepared.chunks else None)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from kb.protocols import Vectors
 from kb.storage.sqlite import MAX_VALUES, insert_new
-from kb.storage.tables import ChunkRow, EmbeddingRow
+from kb.storage.tables import ChunkRow, EmbeddingRow, KnowledgeBaseRow
 
 _STORED = np.dtype("<f2")
 
@@ -58,10 +58,20 @@ def store_embeddings(session: Session, embedder_id: int, vectors: Mapping[bytes,
     )
 
 
-def sweep_embeddings(session: Session) -> int:
-    """Delete vectors that no chunk uses; only sound while no other job is live."""
+def sweep_embeddings(session: Session, *, embedder_id: int | None = None) -> int:
+    """Delete vectors that no chunk uses; only sound while no other job is live.
+
+    With an `embedder_id` only those of it and of embedders that bases have: a move to another
+    embedder may have been killed, and goes on where it stopped.
+    """
     used = exists().where(ChunkRow.embedding_id == EmbeddingRow.id)
-    result = session.execute(delete(EmbeddingRow).where(~used))
+    unused = delete(EmbeddingRow).where(~used)
+    if embedder_id is not None:
+        unused = unused.where(
+            EmbeddingRow.embedder_id.in_(select(KnowledgeBaseRow.embedder_id))
+            | (EmbeddingRow.embedder_id == embedder_id)
+        )
+    result = session.execute(unused)
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 

@@ -402,7 +402,7 @@ def test_another_embedder_or_splitter_is_refused_with_the_command_that_helps(
 ) -> None:
     spec = replace(base.embedder, identity="other/1")
 
-    with pytest.raises(VersionMismatchError, match="kb create"):
+    with pytest.raises(VersionMismatchError, match="kb reembed"):
         _sync(services, replace(base, embedder=spec), docs)
     with pytest.raises(VersionMismatchError, match="kb verify --repair"):
         _sync(services, replace(base, splitter="old/0"), docs)

@@ -334,8 +334,8 @@ def _fill(database: Database, base: KnowledgeBase, name: str, n: int) -> None:
 
 def _form(view: IndexView) -> int:
     view.open()
-    assert view._index is not None
-    return view._index.lists
+    assert view._held is not None
+    return view._held.index.lists
 
 
 def test_a_base_that_outgrows_the_flat_form_is_arranged_when_it_is_saved(
@@ -471,7 +471,7 @@ add_document(database, base, "b.txt", [f"of the other process {i}" for i in rang
 view = IndexView(database, base, home / "index", flat_chunks=40)
 view.save()
 add_document(database, base, "c.txt", ["after its snapshot"])
-print(view.open(), view._index.lists)
+print(view.open(), view._held.index.lists)
 """
 
 

@@ -22,12 +22,15 @@ from urllib.request import Request
 
 import pytest
 
+from ingest.installed import InstalledEmbedders
 from kb.cli.edge import Edge
 from kb.cli.main import run
+from kb.config import Settings
 from llm import download
 from llm.download import RemoteFile
 from llm.errors import DownloadError
 from llm.hub import KNOWN_MODELS, LOCK_NAME, Source, choose_files, pull
+from tests.ingest.checkpoints import make_embedder
 
 MODEL = "chatglm3-6b"
 WEIGHTS = "pytorch_model.bin"
@@ -703,6 +706,24 @@ def test_the_command_fetches_into_the_data_folder_and_names_the_next(
     assert printed.out.splitlines()[-1] == f"next: kb model add {folder} --bits 4"
     assert "about 12.5 GB, zai-org/chatglm3-6b at http://127.0.0.1" in printed.err
     assert hub.asked(WEIGHTS, "authorization") == ["Bearer hf_secret"]
+
+
+def test_an_embedder_is_fetched_by_name_and_ready_to_use(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = make_embedder(tmp_path / "published", with_modules=False)
+    hub.files = {path.name: path.read_bytes() for path in published.iterdir()}
+    home = tmp_path / "home"
+
+    status = run_pull(home, hub, "bge-small-zh-v1.5")
+
+    assert status == 0
+    assert "next: kb reembed --embedder bge-small-zh-v1.5" in capsys.readouterr().out
+    assert contents(home / "embedders" / "bge-small-zh-v1.5") == hub.files
+    settings = Settings(home=home, embedder="bge-small-zh-v1.5", threads=1)
+    assert InstalledEmbedders(settings).embed_array(["泵油"]).shape == (1, 16)
+    assert run_pull(home, hub, "bge-small-zh-v1.5", hub="modelscope") == 1
+    assert "--source huggingface" in capsys.readouterr().err
 
 
 def test_the_command_prints_json(
