@@ -2,7 +2,7 @@
 
 No model: a question is part of one sentence of a sampled chunk, with a word from elsewhere in the
 base beside it, as people add words of their own. It can be answered. The same question cannot once
-the chunk's document is left out of the hits, nor when its rarest word is swapped for one from
+the chunk's document is left out of the hits, nor when its longest word is swapped for one from
 elsewhere. Half of the chunks fit the threshold, the other half tells what it does.
 
 Such questions repeat the documents' words more than people do, so the threshold stays within

@@ -89,7 +89,16 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Return the difference of every figure that both runs have, by set and figure."""
+    """Return the difference of every figure that both runs have, by set and figure.
+
+    Raises:
+        InvalidInputError: they have no set in common, so that nothing would be compared.
+    """
+    if not set(before) & set(after):
+        raise InvalidInputError(
+            "--compare",
+            f"the stored run has none of these sets ({', '.join(after)}), only {', '.join(before)}",
+        )
     found = []
     for name in after:
         if name not in before:
@@ -171,7 +180,7 @@ def _auroc_interval(before: Any, after: Any, answerable: Any) -> tuple[float, fl
     rng = np.random.default_rng(0)
     kinds = np.flatnonzero(answerable == 1), np.flatnonzero(answerable == 0)
     differences = []
-    for _ in range(RESAMPLES // 10):
+    for _ in range(RESAMPLES):
         yes, no = (rng.choice(kind, size=len(kind)) for kind in kinds)
         areas = [auroc(run[yes].tolist(), run[no].tolist()) or 0.0 for run in (before, after)]
         differences.append(areas[1] - areas[0])

@@ -12,6 +12,7 @@ from dataclasses import replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from kb.citations import page_at
 from kb.hydrate import Version
 from kb.records import Chunk, Passage
 from kb.storage.tables import ChunkRow
@@ -45,10 +46,10 @@ def widened(
     *,
     room_chars: int,
 ) -> list[Passage]:
-    """Return the passages, the first ones wider, in the same order with the same numbers.
+    """Return the passages, the best ones wider, in the same order with the same numbers.
 
     Args:
-        passages: most relevant first.
+        passages: in any order; those of the best rank grow first.
         neighbours: as `read_neighbours` gives them; a passage whose own chunk is not among them,
             or stands elsewhere now, has changed meanwhile and stays as it is.
         versions: the documents' texts by version id.
@@ -56,8 +57,8 @@ def widened(
     """
     rows = {(row.document_id, row.position): row for row in neighbours}
     taken = {(p.hit.chunk.document_id, p.hit.chunk.position) for p in passages}
-    result = []
-    for passage in passages:
+    wide_by_number = {}
+    for passage in sorted(passages, key=lambda passage: passage.hit.rank):
         chunk = passage.hit.chunk
         version = versions.get(chunk.version_id)
         own = rows.get((chunk.document_id, chunk.position))
@@ -76,10 +77,16 @@ def widened(
                     taken.add(key)
                     start, end = min(start, row.start), max(end, row.end)
         if (start, end) != (chunk.start, chunk.end) and version is not None:
-            wide = replace(chunk, start=start, end=end, text=version.text[start:end])
+            wide = replace(
+                chunk,
+                start=start,
+                end=end,
+                page=page_at(version.pages, start),
+                text=version.text[start:end],
+            )
             passage = replace(passage, hit=replace(passage.hit, chunk=wide))
-        result.append(passage)
-    return result
+        wide_by_number[passage.number] = passage
+    return [wide_by_number[passage.number] for passage in passages]
 
 
 def _is_same(row: ChunkRow, chunk: Chunk) -> bool:

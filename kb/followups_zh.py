@@ -143,8 +143,8 @@ def _form(body: str) -> str | None:
     """Name the way in which a question points back: the first that applies."""
     if not body:
         return None
-    short = _LEAD.sub("", body)
-    if _BARE.fullmatch(short):
+    short = _without_leads(body)
+    if not _strip_particles(short) or _BARE.fullmatch(short):
         return "bare"
     match = _WHAT_ABOUT.fullmatch(body)
     # "X怎么样？" alone is a question of its own; "那X怎么样？" and "X呢？" are not.
@@ -209,9 +209,11 @@ def _replaced(body: str, about: str, before: str, answer: str) -> str:
     return f"{start}{meant}{rest}"
 
 
-def _exchanged(new: str, before: str) -> str:
+def _exchanged(new: str, before: str) -> str | None:
     """Put `new` into the question before in place of what it stands beside."""
-    new = _LEAD.sub("", new)
+    new = _without_leads(new)
+    if not new:
+        return None
     question = _TAIL.sub("", before)
     about = subject(before)
     if match := _pronoun(new):  # 它的面积呢: another property of the same thing
@@ -254,6 +256,12 @@ def _focus(rest: str) -> str:
         rest,
     )
     return (match.group("noun") or match.group("kind")) if match else ""
+
+
+def _without_leads(body: str) -> str:
+    while (rest := _LEAD.sub("", body)) != body:
+        body = rest
+    return body
 
 
 def _body(question: str) -> str:

@@ -1,7 +1,8 @@
 """The three seams that may have more than one implementation.
 
-Everything else exists once. Each protocol has a contract suite in `tests/` that every
-implementation passes. (The embedder's seam is LangChain's `Embeddings`; see `kb/embedder.py`.)
+Everything else exists once. Index, full text and `Answerer` have contract tests that every
+implementation passes; `ChatModelAnswerer` is what a chat model can do beyond
+answering. (The embedder's seam is LangChain's `Embeddings`; see `kb/embedder.py`.)
 """
 
 from collections.abc import Iterator, Sequence

@@ -170,7 +170,7 @@ class Retriever:
     def widened(self, passages: Sequence[Passage], *, room_chars: int) -> list[Passage]:
         """Return the passages with their neighbours, within `room_chars` more characters.
 
-        For a chat model; hits and what users see stay as they are. See `kb.expand`.
+        For a chat model: what it reads is what is shown, stored and cited. See `kb.expand`.
         """
         with self._database.read() as session:
             neighbours = read_neighbours(session, passages)

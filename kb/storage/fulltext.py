@@ -43,6 +43,10 @@ MAX_CHUNKS_FOR_SINGLES = 20_000
 COLUMN_WEIGHTS = (2.0, 1.0)
 
 
+# The base's last change and the schema's: a table that is made again from the same chunks too.
+Generation = tuple[int, int]
+
+
 class FrequencyCache:
     """Frequencies read before, by base, for as long as the base has not changed.
 
@@ -52,15 +56,17 @@ class FrequencyCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_base: dict[str, tuple[int, int, dict[str, int]]] = {}
+        self._by_base: dict[str, tuple[Generation, int, dict[str, int]]] = {}
 
-    def known(self, kb_id: str, seq: int) -> tuple[int, dict[str, int]] | None:
+    def known(self, kb_id: str, seq: Generation) -> tuple[int, dict[str, int]] | None:
         """Return the number of chunks and a copy of the frequencies as of `seq`, 0 for absent."""
         with self._lock:
-            stored_seq, n_chunks, frequencies = self._by_base.get(kb_id, (-1, 0, {}))
+            stored_seq, n_chunks, frequencies = self._by_base.get(kb_id, (None, 0, {}))
             return (n_chunks, dict(frequencies)) if stored_seq == seq else None
 
-    def remember(self, kb_id: str, seq: int, n_chunks: int, frequencies: dict[str, int]) -> None:
+    def remember(
+        self, kb_id: str, seq: Generation, n_chunks: int, frequencies: dict[str, int]
+    ) -> None:
         with self._lock:
             kept = frequencies if len(frequencies) <= MAX_CACHED_TERMS else {}
             self._by_base[kb_id] = (seq, n_chunks, kept)
@@ -171,15 +177,18 @@ class FullText:
             n_chunks=n_chunks, frequencies={term: known[term] for term in terms if known[term]}
         )
 
-    def _known_frequencies(self) -> tuple[int | None, int, dict[str, int]]:
+    def _known_frequencies(self) -> tuple[Generation | None, int, dict[str, int]]:
         """Return the base's last change, its number of chunks, and what is cached as of then."""
         if self._cache is None:
             return None, self.count(), {}
         seq = self._session.scalar(
             select(KnowledgeBaseRow.last_seq).where(KnowledgeBaseRow.id == self._kb_id)
         )
-        cached = None if seq is None else self._cache.known(self._kb_id, seq)
-        return (seq, self.count(), {}) if cached is None else (seq, *cached)
+        if seq is None:
+            return None, self.count(), {}
+        generation = (seq, sqlite.schema_version(self._session))
+        cached = self._cache.known(self._kb_id, generation)
+        return (generation, self.count(), {}) if cached is None else (generation, *cached)
 
     def _known_terms(self, query: str, stats: TermStats) -> list[tuple[int, str]]:
         """Return the terms that the base holds, rarest first, each behind its frequency."""

@@ -309,6 +309,11 @@ def optimize_fulltext(session: Session, kb_id: str) -> None:
     session.execute(text(f"INSERT INTO {table}({table}) VALUES ('optimize')"))
 
 
+def schema_version(session: Session) -> int:
+    """Return a number that changes whenever any process makes or drops a table."""
+    return int(session.execute(text("PRAGMA schema_version")).scalar_one())
+
+
 def fulltext_count(session: Session, kb_id: str) -> int:
     table = _fulltext_table(kb_id)
     # The docsize shadow table is a plain table: counting it reads no text.

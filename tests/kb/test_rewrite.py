@@ -230,3 +230,10 @@ def test_a_faithful_wording_keeps_half_of_the_words() -> None:
     assert not is_faithful(
         "How often is the pump serviced?", "Which spare parts are kept?", history
     )
+
+
+@pytest.mark.parametrize("word", ["所以", "但是", "另外", "嗯", "好的", "那么", "那但是", "然后"])
+def test_a_word_that_only_leads_asks_the_question_before_again(word: str) -> None:
+    rewritten = self_contained(f"{word}呢？", turns([HOTEL]))
+
+    assert rewritten is None or HOTEL[0].rstrip("？") in rewritten
