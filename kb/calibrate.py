@@ -32,7 +32,12 @@ from kb.terms import TermStats, content_words, index_terms, stem
 MIN_CHUNKS = 30
 MIN_QUESTIONS = 20  # in each half
 MAX_CHUNKS = 200  # sampled
-BOUNDS = (0.1, 0.45)
+# Made questions repeat the documents' words; what people ask lies between these.
+BOUNDS = (0.2, 0.45)
+# A threshold is changed only if it separates better by so much, or the one there refuses too many.
+_CLEAR_THRESHOLD_GAIN = 0.05
+# Below it, support does not tell the made questions apart: copies of documents answer for them.
+MIN_AUROC = 0.7
 # Hits kept for a question: enough that some are left without its document.
 _TOP_K = 12
 _SENTENCE_CHARS = (12, 240)
@@ -52,7 +57,7 @@ class Calibration:
     false_refusals: float
     refusal_recall: float
     refusal_precision: float | None
-    auroc: float | None
+    auroc: float
     curve: tuple[tuple[float, float | None, float | None], ...]
     channel_mrr: Mapping[str, float]
     channel_weights: Mapping[str, float] | None
@@ -100,8 +105,8 @@ def calibrate(
         target: the share of answerable questions that may be refused, in [0, 0.5].
 
     Raises:
-        InvalidInputError: the target is out of range, or the base has too little text; nothing
-            was changed.
+        InvalidInputError: the target is out of range, the base has too little text, or its
+            questions cannot be told apart; nothing was changed.
     """
     if not 0 <= target <= 0.5:
         raise InvalidInputError("target-false-refusals", "must lie between 0 and 0.5")
@@ -116,11 +121,17 @@ def calibrate(
         no.append(_judge(base, question.text, others, stats))
         found = retriever.search(Question(question.swapped, (base.id,), _TOP_K))
         no.append(_judge(base, question.swapped, found.hits, found.stats))
-    threshold = _chosen(supports[True, True], supports[True, False], target)
+    area = auroc(supports[False, True], supports[False, False])
+    if area is None or area < MIN_AUROC:
+        raise InvalidInputError(
+            "kb",
+            f"questions made from {base.name!r} cannot be told from those that it does not answer; "
+            "does it hold copies of the same documents? Nothing was changed",
+        )
+    threshold = _chosen(supports[True, True], supports[True, False], target, base.support_threshold)
     mrr, weights = _channels(retriever, base, made)
     held_yes, held_no = supports[False, True], supports[False, False]
     false, right = (sum(s < threshold for s in kind) for kind in (held_yes, held_no))
-    area = auroc(held_yes, held_no)
     points = curve(supports[True, True] + held_yes, supports[True, False] + held_no)
     result = Calibration(
         threshold=threshold,
@@ -131,7 +142,7 @@ def calibrate(
         false_refusals=round(false / len(held_yes), 4),
         refusal_recall=round(right / len(held_no), 4),
         refusal_precision=round(right / (right + false), 4) if right + false else None,
-        auroc=None if area is None else round(area, 4),
+        auroc=round(area, 4),
         curve=tuple((p.threshold, p.answerable_refused, p.unanswerable_refused) for p in points),
         channel_mrr=mrr,
         channel_weights=weights,
@@ -155,7 +166,10 @@ def left_out(
         for term in set(index_terms(f"{hit.chunk.heading}\n{hit.chunk.text}").split())
     )
     left = {term: n - held[term] for term, n in stats.frequencies.items() if n > held[term]}
-    kept = [hit for hit in hits if hit.chunk.document_id != document_id]
+    copied = {hit.chunk.text for hit in gone}
+    kept = [
+        hit for hit in hits if hit.chunk.document_id != document_id and hit.chunk.text not in copied
+    ]
     return kept, TermStats(max(stats.n_chunks - len(gone), 0), left)
 
 
@@ -163,8 +177,13 @@ def _judge(base: KnowledgeBase, text: str, hits: Sequence[Hit], stats: TermStats
     return support(text, hits, stats=stats, spec=base.embedder)
 
 
-def _chosen(answerable: Sequence[float], unanswerable: Sequence[float], target: float) -> float:
-    """Return the threshold that separates best, and refuses at most `target` of the answerable."""
+def _chosen(
+    answerable: Sequence[float], unanswerable: Sequence[float], target: float, current: float
+) -> float:
+    """Return the threshold that separates best, and refuses at most `target` of the answerable.
+
+    `current` stays unless another is clearly better or it refuses too many.
+    """
 
     def gain(threshold: float) -> float:
         refused = sum(s < threshold for s in unanswerable) / len(unanswerable)
@@ -175,7 +194,10 @@ def _chosen(answerable: Sequence[float], unanswerable: Sequence[float], target: 
         for point in curve(answerable, unanswerable)
         if BOUNDS[0] <= point.threshold <= BOUNDS[1] and (point.answerable_refused or 0) <= target
     ]
-    return max(candidates, key=gain, default=BOUNDS[0])
+    best = max(candidates, key=lambda t: (gain(t), -abs(t - current)), default=BOUNDS[0])
+    refuses = sum(s < current for s in answerable) / len(answerable)
+    is_clear = gain(best) >= gain(current) + _CLEAR_THRESHOLD_GAIN
+    return best if is_clear or refuses > target else current
 
 
 def _sampled(database: Database, base: KnowledgeBase) -> list[tuple[int, str, str]]:

@@ -141,7 +141,9 @@ def filled(question: str, before: str, *, answer: str) -> str | None:
         return _exchanged(match.group("new") or match.group("short"), before)
     match = _pronoun(body)
     kind = match.lastgroup if match else ""
-    if answer and (asks_who(before) if kind == "person" else asks_which(before)):
+    if answer and (
+        asks_who(before) if kind == "person" else asks_which(before) and not asks_who(before)
+    ):
         meant = answer
     else:
         meant = about

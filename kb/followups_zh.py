@@ -131,7 +131,7 @@ def filled(question: str, before: str, *, answer: str) -> str | None:
         return _exchanged(match.group("new"), before)
     if form == "pronoun":
         return _replaced(body, about, before, answer) + "？"
-    if asks_which(before) and answer:
+    if answer and asks_which(before) and not asks_who(before):
         about = answer
     if form in ("order", "ordinal"):
         return f"{about}的{body}？"
@@ -191,7 +191,9 @@ def _replaced(body: str, about: str, before: str, answer: str) -> str:
     assert match is not None
     kind = match.lastgroup
     rest = body[match.end() :]
-    if answer and (asks_which(before) or (kind == "person" and asks_who(before))):
+    if answer and (
+        asks_who(before) if kind == "person" else asks_which(before) and not asks_who(before)
+    ):
         meant = answer
     elif (rest.startswith("的") or kind == "formal") and "的" in about:
         meant = about.split("的")[0]  # the owner: 上海 of 上海的人口

@@ -9,6 +9,7 @@ to do; nothing is lost, since a transaction either commits or never was.
 """
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -181,6 +182,11 @@ def _storage_errors(path: Path) -> Iterator[None]:
                 "another process kept the database locked for a minute; try again when it is done"
             ) from exc
         raise StorageError(f"cannot use the database {str(path)!r}: {exc.orig}") from exc
+    except json.JSONDecodeError as exc:
+        raise StorageError(
+            f"a record in {str(path)!r} is damaged ({exc}); `kb verify` says which, "
+            "`kb verify --repair` mends what can be mended"
+        ) from exc
     except DatabaseError as exc:
         if "malformed" in str(exc.orig) or "not a database" in str(exc.orig):
             raise StorageError(

@@ -237,3 +237,18 @@ def test_a_word_that_only_leads_asks_the_question_before_again(word: str) -> Non
     rewritten = self_contained(f"{word}呢？", turns([HOTEL]))
 
     assert rewritten is None or HOTEL[0].rstrip("？") in rewritten
+
+
+@pytest.mark.parametrize(
+    ("before", "answer", "question", "wrong"),
+    [
+        ("Who owns the bridge?", "Acme Corp", "When was it built?", "Acme"),
+        ("谁设计了朱雀七号反应堆？", "欧阳雪晴", "它有多重？", "欧阳"),
+    ],
+)
+def test_a_thing_is_not_the_person_who_was_asked_for(
+    before: str, answer: str, question: str, wrong: str
+) -> None:
+    rewritten = self_contained(question, [Turn(before, answer, short=answer)])
+
+    assert rewritten is None or wrong not in rewritten
