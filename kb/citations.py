@@ -11,10 +11,9 @@ Not checked: whether a sentence follows from its quote; that takes a model.
 """
 
 import bisect
-import functools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kb import stopwords
 from kb.claims import Claims, claims_in
@@ -59,20 +58,43 @@ class _Source:
     terms: frozenset[str]
 
 
+@dataclass(slots=True)
+class ReadPassages:
+    """What was read of an answer's passages, so that a stream of sentences reads them once."""
+
+    passages: Sequence[Passage]
+    _sources: list[_Source] | None = None
+    _stated: dict[str, Claims] = field(default_factory=dict)
+
+    def sources(self) -> list[_Source]:
+        """Return the sentences of all passages."""
+        if self._sources is None:
+            self._sources = [s for i, each in enumerate(self.passages) for s in _sources(i, each)]
+        return self._sources
+
+    def stated(self, text: str) -> Claims:
+        """Return what the text of a passage states."""
+        if text not in self._stated:
+            self._stated[text] = claims_in(text, generous=True)
+        return self._stated[text]
+
+
 def cite(
-    draft: Draft, passages: Sequence[Passage]
+    draft: Draft, passages: Sequence[Passage], *, read: ReadPassages | None = None
 ) -> tuple[str, tuple[Citation, ...], AnswerSpan | None]:
     """Return the answer with markers, its citations, and the short answer if one is proven.
 
     A marker ``[n]`` names passage n and follows the sentence it proves; a sentence that no
     passage proves has none. Citations are in the order of the text, one per cited sentence.
-    ``document_text[start:end] == quote`` holds for each.
+    ``document_text[start:end] == quote`` holds for each. `read` keeps what was read of the same
+    passages from one call to the next.
     """
+    read = read or ReadPassages(passages)
     clean: str = draft.text
     hints: dict[int, list[int]] = {}
     if not draft.quotes:
         clean, hints = _without_markers(draft.text, {passage.number for passage in passages})
-    quotes = draft.quotes or tuple(_align(clean, passages, hints))
+    quotes = draft.quotes or tuple(_align(clean, read, hints))
     pieces: list[str] = []
     citations: list[Citation] = []
     position = 0
@@ -80,7 +102,7 @@ def cite(
         at = clean.find(sentence, position)
         if at < 0:
             continue
-        citation = _citation(passages[index], start, end, sentence)
+        citation = _citation(passages[index], start, end, sentence, read)
         space = " " if sentence[-1].isascii() else ""
         pieces += [clean[position : at + len(sentence)], space + citation.marker]
         position = at + len(sentence)
@@ -100,23 +122,21 @@ def is_supported(sentence: str, source: str) -> bool:
     Numbers are compared by value (``1,900`` is ``１９００``, ``百分之五`` is ``5%``), names without
     regard to case, width and white space.
     """
-    if not _stated(source).covers(claims_in(sentence)):
+    return _proves(source, claims_in(source, generous=True), sentence)
+
+
+def _proves(source: str, stated: Claims, sentence: str) -> bool:
+    if not stated.covers(claims_in(sentence)):
         return False
     folded = _folded(source)
     return all(_folded(name).strip(".,。，、；：!?") in folded for name in _quoted_names(sentence))
 
 
-@functools.lru_cache(maxsize=32)
-def _stated(source: str) -> Claims:
-    """Return what a passage states; cached, since every sentence citing it asks."""
-    return claims_in(source, generous=True)
-
-
 def _align(
-    text: str, passages: Sequence[Passage], hints: dict[int, list[int]]
+    text: str, read: ReadPassages, hints: dict[int, list[int]]
 ) -> Iterator[tuple[int, int, int, str]]:
     """Yield a quote for every sentence of `text` that shares enough with some passage."""
-    sources = [source for i, passage in enumerate(passages) for source in _sources(i, passage)]
+    passages, sources = read.passages, read.sources()
     for start, end in answer_sentences(text)[:MAX_ANSWER_SENTENCES]:
         sentence = text[start:end]
         terms = _content(sentence)
@@ -162,17 +182,9 @@ def answer_sentences(text: str) -> list[tuple[int, int]]:
 
 def _sources(index: int, passage: Passage) -> Iterator[_Source]:
     chunk = passage.hit.chunk
-    for start, end, terms in _read(chunk.text):
+    for start, end in split_sentences(chunk.text)[:MAX_SENTENCES]:
+        terms = _content(chunk.text[start:end])
         yield _Source(index, chunk.start + start, chunk.start + end, terms)
-
-
-@functools.lru_cache(maxsize=64)
-def _read(text: str) -> tuple[tuple[int, int, frozenset[str]], ...]:
-    """Return the sentences of a passage with their terms; a stream asks again and again."""
-    return tuple(
-        (start, end, _content(text[start:end]))
-        for start, end in split_sentences(text)[:MAX_SENTENCES]
-    )
 
 
 def _content(sentence: str) -> frozenset[str]:
@@ -203,8 +215,11 @@ def _without_markers(text: str, known: set[int]) -> tuple[str, dict[int, list[in
     return "".join(pieces), hints
 
 
-def _citation(passage: Passage, start: int, end: int, sentence: str) -> Citation:
+def _citation(
+    passage: Passage, start: int, end: int, sentence: str, read: ReadPassages
+) -> Citation:
     chunk = passage.hit.chunk
+    source = f"{chunk.heading}\n{chunk.text}"
     return Citation(
         marker=f"[{passage.number}]",
         kb=passage.hit.kb,
@@ -215,7 +230,7 @@ def _citation(passage: Passage, start: int, end: int, sentence: str) -> Citation
         start=start,
         end=end,
         quote=chunk.text[start - chunk.start : end - chunk.start],
-        supported=is_supported(sentence, f"{chunk.heading}\n{chunk.text}"),
+        supported=_proves(source, read.stated(source), sentence),
     )
 
 

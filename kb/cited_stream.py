@@ -7,7 +7,7 @@ one. What `kb.citations.cite` says of the whole answer, in Finished, is the trut
 import re
 from collections.abc import Iterator, Sequence
 
-from kb.citations import MARKER, answer_sentences, cite
+from kb.citations import MARKER, ReadPassages, answer_sentences, cite
 from kb.records import AnswerEvent, Cited, Draft, Passage, Token, Usage
 
 # Only after these can a sentence have become complete.
@@ -22,6 +22,7 @@ def with_citations(
     A sentence is complete when the next one has begun; the last one's citation comes with the
     whole answer.
     """
+    read = ReadPassages(passages)
     text = ""
     done = 0  # where the first incomplete sentence begins
     for event in events:
@@ -39,7 +40,7 @@ def with_citations(
             marker = MARKER.match(pending, end)
             piece = pending[start : marker.end() if marker else end]
             draft = Draft(text=piece, answer_span=None, quotes=(), usage=Usage())
-            for citation in cite(draft, passages)[1]:
+            for citation in cite(draft, passages, read=read)[1]:
                 yield Cited(citation, done + end)
         if len(spans) > 1:
             done += spans[-1][0]

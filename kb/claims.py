@@ -41,7 +41,7 @@ MAX_DIGITS = 40
 
 # First year of an era, less one.
 _ERAS = {"民国": 1911, "民國": 1911, "明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988,
-         "令和": 2018, "公元前": 0, "西元前": 0, "前": 0}  # fmt: skip
+         "令和": 2018, "公元前": 0, "西元前": 0}  # fmt: skip
 _N = rf"(?:\d{{1,4}}|[{HAN_DIGITS}元]{{1,5}})"
 _DAY = rf"(?:\d{{1,2}}|[{HAN_DIGITS}廿卅]{{1,3}})"
 _DATE = re.compile(
@@ -53,14 +53,17 @@ _DATE = re.compile(
     rf"|\b(?P<d5>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<m5>{MONTH})\b\.?(?:,?\s(?P<y5>\d{{4}})\b)?"
     rf"|\b(?P<m6>{MONTH})\b\.?,?\s(?:of\s)?(?P<y6>\d{{4}})\b"
     rf"|\b(?:in|since|by|from|until|during|of|before|after|year)\s(?P<y7>1\d{{3}}|20\d\d)\b"
-    r"(?![.,:]\d|\s?[%°]|s\b|\s[a-z]{2,6}s\b)"
+    r"(?![.,:]\d|\s?[%°]|s\b|\s[a-z]{2,6}s\b|\s?b\.?c)"
+    r"|(?<![\d.,])(?P<bc>\d{1,4})\s?(?:bce?\b|b\.c\b)"
 )
 _DECADE = re.compile(
     rf"(?:(?:\d{{1,2}}|[{HAN_DIGITS}]{{1,3}}|上|本)世[纪紀])?(\d{{2}}|\d{{4}}|[{HAN_DIGITS}]{{2,4}})\s?年代|\b(\d{{4}}|\d0)s\b"
 )
+_MORNING = frozenset(["上午", "凌晨", "清晨", "早上", "am", "a.m"])
+_HALF = "上午|下午|傍晚|晚上|凌晨|清晨|早上|中午"
 _CLOCK = re.compile(
-    r"(?P<half>上午|下午|晚上|凌晨|早上|中午)?\s?(?P<h>\d{1,2})[:：](?P<min>\d{2})(?!\d)(?:\s?(?P<ap>am|pm|a\.m|p\.m))?"
-    r"|(?P<half2>上午|下午|晚上|凌晨|早上|中午)?(?P<h2>\d{1,2}|[一二三四五六七八九十两]{1,3})[点點时時]"
+    rf"(?P<half>{_HALF})?\s?(?P<h>\d{{1,2}})[:：](?P<min>\d{{2}})(?!\d)(?:\s?(?P<ap>am|pm|a\.m|p\.m))?"
+    rf"|(?P<half2>{_HALF})?(?P<h2>\d{{1,2}}|[一二三四五六七八九十两]{{1,3}})[点點时時]"
     r"(?!间|間|候|[一二三四五六七八九零\d]{1,3}(?!\d|分))(?:(?P<m30>半)|(?P<min2>\d{1,2})分)?"
     r"|\b(?P<h3>\d{1,2})\s?(?P<ap3>am|pm|a\.m|p\.m)\b"
 )
@@ -88,8 +91,12 @@ _NOUN = re.compile(
     r"\s(?!(?:of|in|and|or|to|at|on|by|the|for|from|with|is|was|as|but|than|per)\b)[a-z]{2,}|[\u4e00-\u9fff]"
 )
 _TH = re.compile(r"(?:st|nd|rd|th)\b")
+_TO = re.compile(r"\s?(?:至|到|[-–—~]|to)\s?")
+_SQUEEZED_OUT = re.compile(r"[\s\-_]+")
+# A hyphen before a number is no minus after a word (BX-500) or after another number (5-10, 5℃-10℃).
+_NO_MINUS = re.compile(r"(?:[a-z]|\d[^\d\s,，。;；、:：(（至到~]{0,2}\s?)$")
 # The first number of 2至17公分 and "2 to 17 cm" has the unit of the second.
-_RANGE = re.compile(r"\s?(?:至|到|[-–—~～]|to|or|and)\s?\d[\d,.]*" + UNIT)
+_RANGE = re.compile(r"\s?(?:至|到|[-–—~～]|to|or|and)\s?[-\u2212]?\d[\d,.]*" + UNIT)
 # 一 before these is a quantity; 一个, 一种, 一天 are mostly not.
 _TELLING = frozenset("二三四五六七八九")
 _SURE_AFTER_ONE = frozenset(
@@ -133,6 +140,18 @@ class Day:
     day: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day; `minute` counts from midnight, or from noon where `half_is_open`.
+
+    `is_24h` marks a time that was written with 24 hours, such as 16:00.
+    """
+
+    minute: int
+    half_is_open: bool
+    is_24h: bool
+
+
 @dataclass(slots=True)
 class Claims:
     """Everything of one text that can be checked."""
@@ -140,7 +159,7 @@ class Claims:
     quantities: set[Quantity] = field(default_factory=set)
     days: set[Day] = field(default_factory=set)
     decades: set[int] = field(default_factory=set)
-    clocks: set[int] = field(default_factory=set)
+    clocks: set[Clock] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
     numerals: set[str] = field(default_factory=set)
     text: str = ""
@@ -151,10 +170,34 @@ class Claims:
             all(self._has_quantity(q) for q in claimed.quantities)
             and all(self._has_day(d) for d in claimed.days)
             and all(any(_same_decade(d, own) for own in self.decades) for d in claimed.decades)
-            and all(any((c - own) % 720 == 0 for own in self.clocks) for c in claimed.clocks)
-            and all(code in self.text for code in claimed.codes)
+            and all(any(_same_clock(c, own) for own in self.clocks) for c in claimed.clocks)
+            and all(self._has_code(code) for code in claimed.codes)
             and all(self._has_numeral(numeral) for numeral in claimed.numerals)
         )
+
+    def _has_code(self, code: str) -> bool:
+        """Tell whether `code` is a whole word of the text: BX500 is no part of BX-5000."""
+        if code in self.codes:
+            return True
+        if re.match(r"v?\d+\.", code):
+            code = code.removeprefix("v")  # version 6.5 is v6.5
+        squeezed = _squeezed(self.text)
+        if code not in squeezed:
+            return False
+        offsets = [i for i, c in enumerate(self.text) if not _SQUEEZED_OUT.match(c)]
+        at = squeezed.find(code)
+        while at >= 0:
+            before = self.text[max(0, offsets[at] - 3) : offsets[at]]
+            end = offsets[at + len(code) - 1] + 1
+            after = self.text[end : end + 2]
+            if code[0].isdigit():
+                before = re.sub(r"(?<![a-z0-9])v$", "", before)
+            if not re.search(r"[a-z0-9]$|\d[.-]$", before) and not re.match(
+                r"[a-z0-9]|[.\-_]\d", after
+            ):
+                return True
+            at = squeezed.find(code, at + 1)
+        return False
 
     def _has_quantity(self, claimed: Quantity) -> bool:
         if claimed in self.quantities or any(_agree(claimed, own) for own in self.quantities):
@@ -165,7 +208,7 @@ class Claims:
 
     def _has_numeral(self, numeral: str) -> bool:
         value = _int(numeral)
-        return numeral in self.text or any(own.plain == value for own in self.quantities)
+        return numeral in _squeezed(self.text) or any(own.plain == value for own in self.quantities)
 
     def _has_day(self, claimed: Day) -> bool:
         years = {own.year for own in self.days} | {
@@ -203,6 +246,13 @@ def _agree(claimed: Quantity, own: Quantity) -> bool:
     return not families.isdisjoint(_UNKNOWN) and claimed.plain == own.plain
 
 
+def _same_clock(one: Clock, other: Clock) -> bool:
+    if one.half_is_open == other.half_is_open:
+        return one.minute == other.minute
+    # 4:00 may be 下午4点, but where one writes 16:00, 4:00 is in the morning.
+    return not (one.is_24h or other.is_24h) and (one.minute - other.minute) % 720 == 0
+
+
 def _same_decade(one: int, other: int) -> bool:
     return one == other or (one % 100 == other % 100 and min(one, other) < 100)
 
@@ -210,10 +260,10 @@ def _same_decade(one: int, other: int) -> bool:
 def claims_in(text: str, *, generous: bool = False) -> Claims:
     """Read what `text` claims; `generous` reads a source, with every reading it allows."""
     folded = normalise(text[:MAX_CHARS])
-    found = Claims(text=_squeezed(folded))
+    found = Claims(text=folded)
     rest = _take_days(folded, found, generous)
     rest = _take_other(rest, found, generous)
-    _take_numbers(rest, found, generous)
+    _take_numbers(rest, folded, found, generous)
     if generous:
         _read_again(folded, found)
     return found
@@ -231,7 +281,9 @@ def _take_days(text: str, found: Claims, generous: bool) -> str:
         era = parts.get("era")
         if parts.get("y") and year is None:
             return match.group()
-        if era:
+        if parts.get("bc"):
+            year = -int(parts["bc"] or 0)
+        elif era:
             year = -(year or 0) if era.endswith("前") else _ERAS[era] + (year or 0)
         elif parts.get("y") and month is None and year is not None and year < 100:
             return match.group()  # 三年: how long, mostly
@@ -259,13 +311,20 @@ def _take_other(text: str, found: Claims, generous: bool) -> str:
             found.decades.add(value)
         return " " * len(match.group())
 
+    last_half, last_end = "", 0
+
     def clock(match: re.Match[str]) -> str:
+        nonlocal last_half, last_end
         parts = match.groupdict()
         hour = _first_int(parts, "h", "h2", "h3")
         minute = 30 if parts["m30"] else _first_int(parts, "min", "min2") or 0
         if hour is None or hour > 24 or minute > 59:
             return match.group()
-        found.clocks.add(60 * hour + minute)
+        half = next((parts[name] for name in ("half", "half2", "ap", "ap3") if parts[name]), "")
+        if not half and _TO.fullmatch(match.string, last_end, match.start()):
+            half = last_half  # 下午2点至4点
+        last_half, last_end = half or "", match.end()
+        found.clocks.add(_clock(hour, minute, half or ""))
         return " " * len(match.group())
 
     def fraction(match: re.Match[str]) -> str:
@@ -279,9 +338,10 @@ def _take_other(text: str, found: Claims, generous: bool) -> str:
         if not low or high is None:
             return match.group()
         found.quantities.add(Quantity("share", high / low, high / low))
-        if generous and parts["a"]:
-            return match.group()
         return " " * len(match.group())
+
+    def slashed(match: re.Match[str]) -> str:
+        return match.group() if match.group("a") else " " * len(match.group())
 
     def code(match: re.Match[str]) -> str:
         if re.fullmatch(r"\d+(?:st|nd|rd|th)", match.group()):
@@ -290,16 +350,31 @@ def _take_other(text: str, found: Claims, generous: bool) -> str:
         return " " * len(match.group())
 
     text = _DECADE.sub(decade, text)
-    text = _FRACTION.sub(fraction, text)
-    text = _CLOCK.sub(clock, text)
-    return text if generous else _CODE.sub(code, text)
+    rest = _CODE.sub(code, _CLOCK.sub(clock, _FRACTION.sub(fraction, text)))
+    if not generous:
+        return rest
+    last_half, last_end = "", 0
+    return _CLOCK.sub(clock, _FRACTION.sub(slashed, text))
 
 
-def _take_numbers(text: str, found: Claims, generous: bool) -> None:
+def _clock(hour: int, minute: int, half: str) -> Clock:
+    if hour > 12 or hour == 0:
+        return Clock((60 * hour + minute) % 1440, False, True)
+    if not half or (half == "晚上" and hour < 5):
+        return Clock(60 * (hour % 12) + minute, True, False)
+    is_late = half not in _MORNING
+    if (half == "晚上" and hour == 12) or (half == "中午" and hour in {10, 11}):
+        is_late = False  # midnight; shortly before noon
+    return Clock(60 * (hour % 12 + 12 * is_late) + minute, False, False)
+
+
+def _take_numbers(text: str, folded: str, found: Claims, generous: bool) -> None:
     for match in _NUMBER.finditer(text):
         if len(match.group("digits")) > MAX_DIGITS:
             continue
         plain = Fraction(match.group("digits").replace(",", ""))
+        if _is_negative(folded, match.start("digits")):
+            plain = -plain
         value = plain
         for scale in _scales(match.group("scale")):
             value *= scale
@@ -346,6 +421,14 @@ def _take_numbers(text: str, found: Claims, generous: bool) -> None:
         found.quantities.add(Quantity(family, factor / 2, Fraction(1, 2)))
 
 
+def _is_negative(text: str, at: int) -> bool:
+    """Tell whether the number at `at` has a minus, which is no hyphen of a range, date or name."""
+    before = text[max(0, at - 12) : at]
+    if re.search(r"(?:零下|负|\bminus)\s?$", before):
+        return True
+    return before[-1:] in {"-", "\u2212"} and not _NO_MINUS.search(before[:-1])
+
+
 def _further_on(text: str, end: int, value: Fraction) -> set[Quantity]:
     """Return the readings of a number whose unit stands behind an adjective: "3 working days"."""
     words = re.compile(r"(?:[\s-][a-z]+){1,3}").match(text, end)
@@ -363,6 +446,8 @@ def _take_han(text: str, match: re.Match[str], found: Claims, generous: bool) ->
     value = _value(numeral)
     if not value:  # no numeral, a lone 万, or a zero
         return
+    if text[max(0, match.start() - 2) : match.start()].endswith(("零下", "负")):
+        value = -value
     unit = _HAN_UNIT.match(text, match.end())
     name = unit.group("han") if unit else ""
     family, factor = UNITS.get(name, ("", Fraction(1)))
@@ -477,4 +562,4 @@ def _month(parts: dict[str, str | None]) -> int | None:
 
 def _squeezed(text: str) -> str:
     """Return `text` without white space, hyphens and underscores, as codes are compared."""
-    return re.sub(r"[\s\-_]+", "", text)
+    return _SQUEEZED_OUT.sub("", text)

@@ -1,55 +1,47 @@
 """Tell passages that say the same from passages that only look alike.
 
-Two texts are duplicates if they hold the same numbers in the same order and nearly the same runs of
-characters. So a page that was saved twice is shown once, but two rows of a price list, or two
-years of one report, are both shown.
+Two texts are duplicates if they differ in layout only: case, width, white space, punctuation. So a
+page that was saved twice is shown once, but two rows of a price list, two years of one report, or
+a rule and its denial are all shown. One changed word can be the one that was asked for, therefore
+nothing is done about texts that are nearly the same or of which one holds the other.
 """
 
-import heapq
 import re
+import unicodedata
 from dataclasses import dataclass, field
 
 from kb.terms import normalise
 
-# Share of the distinct shingles that two texts must have in common (Jaccard). One changed word
-# of a hundred changes 5 % of the shingles; a changed sentence in a passage of ten far more.
-SAME_SHARE = 0.85
-SHINGLE_CHARS = 5
-# The smallest hashes of a text's shingles: two duplicates share at least one (Broder 1997, "On
-# the resemblance and containment of documents"), so that only few pairs are compared in full.
-SKETCH_SIZE = 12
-
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
+# Punctuation that can be the difference: 5%, a question, the point of 1.5, the sign of -5.
+_TELLING = re.compile(r"[%‰?]|[-\u2212.,:/](?=\d)")
+# White space tells something only between two characters of a spaced script.
+_SPACED = r"[^\W\u2e80-\u9fff]"
+_NO_GAP = re.compile(rf"(?<!{_SPACED}) | (?!{_SPACED})")
 
 
 @dataclass(slots=True)
 class SeenTexts:
     """The texts that were let through so far."""
 
-    _by_hash: dict[int, list[tuple[tuple[str, ...], set[str]]]] = field(default_factory=dict)
+    _folded: set[str] = field(default_factory=set)
 
     def is_new(self, text: str) -> bool:
         """Remember `text` and return True, or return False if a remembered one says the same."""
-        folded = normalise(text)
-        numbers = tuple(_NUMBER.findall(folded))
-        shingles = _shingles(_BETWEEN_WORDS.sub(" ", folded).strip())
-        sketch = heapq.nsmallest(SKETCH_SIZE, map(hash, shingles))
-        for key in sketch:
-            for seen_numbers, seen in self._by_hash.get(key, ()):
-                if seen_numbers == numbers and _share(shingles, seen) >= SAME_SHARE:
-                    return False
-        for key in sketch:
-            self._by_hash.setdefault(key, []).append((numbers, shingles))
+        folded = _without_layout(text)
+        if folded in self._folded:
+            return False
+        self._folded.add(folded)
         return True
 
 
-def _shingles(text: str) -> set[str]:
-    """Return all runs of characters; the whole text if it is shorter than one."""
-    last = max(len(text) - SHINGLE_CHARS, 0)
-    return {text[i : i + SHINGLE_CHARS] for i in range(last + 1)}
+def _without_layout(text: str) -> str:
+    folded = normalise(text)
+    kept = {match.start() for match in _TELLING.finditer(folded)}
+    said = "".join(c if i in kept or not _is_layout(c) else " " for i, c in enumerate(folded))
+    return _NO_GAP.sub("", " ".join(said.split()))
 
 
-def _share(one: set[str], other: set[str]) -> float:
-    common = len(one & other)
-    return common / (len(one) + len(other) - common)
+def _is_layout(character: str) -> bool:
+    """Tell punctuation, spaces and control characters from letters, digits and symbols."""
+    category = unicodedata.category(character)
+    return category[0] in "PZ" or category in {"Cc", "Cf"}

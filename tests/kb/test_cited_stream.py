@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kb.cited_stream import with_citations
 from kb.records import AnswerEvent, Cited, Draft, Drafted, Token, Usage
+from kb.sentences import split_sentences
 from tests.kb.passages import make_passages
 
 PASSAGES = make_passages(
@@ -38,6 +39,19 @@ def test_a_citation_comes_before_the_answer_ends() -> None:
     assert [type(event).__name__ for event in events] == [
         "Token", "Token", "Cited", "Token", "Drafted",
     ]  # fmt: skip
+
+
+def test_a_stream_reads_each_passage_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+
+    def spy(text: str) -> list[tuple[int, int]]:
+        texts.append(text)
+        return split_sentences(text)
+
+    monkeypatch.setattr("kb.citations.split_sentences", spy)
+    streamed(list(ANSWER))
+    for passage in PASSAGES:
+        assert texts.count(passage.hit.chunk.text) == 1
 
 
 @given(st.lists(st.text(max_size=30), max_size=8))
