@@ -133,7 +133,7 @@ class AskChain(Runnable[Question, Answer]):
         if question.history:
             with self._database.read() as session:
                 history = turns_with_traces(session, question.history)
-                if is_chat and history[-1].trace_id:
+                if is_chat and history and history[-1].trace_id:
                     previous = shown_spans(session, history[-1].trace_id)
             question = replace(question, history=history)
             if looked_up is None:

@@ -43,15 +43,15 @@ def store_trace(
 ) -> None:
     """Store one answer with the spans it was made from, and how it was made.
 
-    A document may have changed or gone while the answer was written; what was read of it is
-    then not stored.
+    A document may have changed or gone while the answer was written, or an answer in its history
+    have been redacted; what was made of them is then not stored.
     """
     versions = {passage.hit.chunk.version_id for passage in answer.passages}
     kept = set(
         session.scalars(select(DocumentVersionRow.id).where(DocumentVersionRow.id.in_(versions)))
     )
-    is_redacted = kept != versions
     history = details.question.history if details else ()
+    is_redacted = kept != versions or _has_redacted(session, history)
     known = _known_turns(session, history)
     extra = {} if details is None or is_redacted else _extra(answer, details, known)
     session.add(
@@ -121,6 +121,13 @@ def _known_turns(session: Session, history: Sequence[Turn]) -> list[str | None]:
     return [
         turn.trace_id if answers.get(turn.trace_id) == turn.answer else None for turn in history
     ]
+
+
+def _has_redacted(session: Session, history: Sequence[Turn]) -> bool:
+    """Tell whether a turn's answer was redacted: its words are those of a removed document."""
+    ids = [turn.trace_id for turn in history if turn.trace_id]
+    is_there = exists().where(TraceRow.id.in_(ids), TraceRow.is_redacted)
+    return bool(ids and session.scalar(select(is_there)))
 
 
 def _documents_of(session: Session, trace_ids: Sequence[str | None]) -> list[str]:

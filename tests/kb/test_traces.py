@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from kb.chain import AskChain
 from kb.chat import ChatAnswerer
@@ -14,11 +15,11 @@ from kb.citations import cite
 from kb.erase import erase
 from kb.errors import EmbedderError, InvalidInputError, TraceNotFoundError
 from kb.prompt import ordered
-from kb.records import Answer, Filter, Question, Turn
+from kb.records import Answer, Filter, Finished, Question, Turn
 from kb.replay import Replay, parse_changes, replay
 from kb.storage.bases import find_base
 from kb.storage.documents import find_document, remove_documents
-from kb.storage.tables import TraceRow
+from kb.storage.tables import TracePassageRow, TraceRow
 from kb.storage.trace_reads import read_trace
 from kb.trace import Trace
 from kb.why import Why, why
@@ -158,6 +159,53 @@ def test_a_history_of_unknown_origin_goes_with_any_document(services: Services) 
     trace = trace_of(services, answer)
     assert (trace.request, trace.prompt, trace.history) == (None, None, ())
     assert trace.answer == answer.text
+
+
+@pytest.mark.parametrize("is_proven", [False, True])
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_removed_text_does_not_come_back_with_the_callers_history(
+    services: Services, is_chat: bool, is_proven: bool
+) -> None:
+    chain, model = chat(services, "Every 400 hours [1].", "At 6 bar [1].")
+    asker = chain if is_chat else services.chain
+    first = asker.invoke(question(PUMP))
+    history = (Turn(PUMP, first.text, first.trace_id),)
+    if is_proven:
+        with services.database.read() as session:
+            document = find_document(session, find_base(session, "facts"), "pump.txt")
+        erase(services.database, services.retriever, services.blobs, [document], wait_s=0.2)
+    else:
+        remove(services, "pump.txt")
+
+    after = asker.invoke(question("Does its relief valve open at 6 bar?", history=history))
+
+    assert not after.refused
+    assert "400 hours" not in json.dumps(rows_of(services, after))
+    assert not is_chat or ["400 hours" in m.text for m in model.prompts[-1]] == [False, False]
+
+
+def test_an_answer_redacted_while_the_next_was_written_leaves_nothing(services: Services) -> None:
+    chain, _ = chat(services, "Every 400 hours [1].", "As I said, every 400 hours [1].")
+    first = chain.invoke(question(PUMP))
+    history = (Turn(PUMP, first.text, first.trace_id),)
+    asked = question("Valve of the pump?", history=history)
+    events = chain.events(asked)
+    next(events)  # found, not yet written
+    remove(services, "pump.txt")
+
+    finished = list(events)[-1]
+
+    assert isinstance(finished, Finished)
+    assert "400 hours" not in json.dumps(rows_of(services, finished.answer))
+
+
+def rows_of(services: Services, answer: Answer) -> list[Any]:
+    with services.database.read() as session:
+        row = session.get_one(TraceRow, answer.trace_id)
+        quotes = session.scalars(
+            select(TracePassageRow.quote).where(TracePassageRow.trace_id == answer.trace_id)
+        ).all()
+        return [row.question, row.answer, row.rewritten, row.request, row.prompt, list(quotes)]
 
 
 def test_an_erased_document_is_in_no_trace(services: Services) -> None:
