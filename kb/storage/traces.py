@@ -191,9 +191,12 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def drop_old_traces(session: Session, days: int) -> int:
-    """Delete answers that are older than `days`; return how many."""
-    oldest = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
-    result = session.execute(delete(TraceRow).where(TraceRow.created_at < oldest))
+    """Delete answers that are older than `days`, all of them for 0; return how many."""
+    old = delete(TraceRow)
+    if days:
+        oldest = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
+        old = old.where(TraceRow.created_at < oldest)
+    result = session.execute(old)
     if count := int(result.rowcount):  # type: ignore[attr-defined]
         drop_uncited_versions(session)
     return count

@@ -125,6 +125,8 @@ def test_answers_are_dropped_by_age_and_may_not_be_kept_at_all(services: Service
     assert none.trace_id == ""
     with services.database.read() as session, pytest.raises(TraceNotFoundError):
         read_trace(session, old.trace_id)
+    with services.database.read() as session:
+        assert session.query(TraceRow).count() == 0  # nor those of before it was 0
 
 
 def test_removing_a_document_redacts_all_that_may_hold_its_text(services: Services) -> None:
