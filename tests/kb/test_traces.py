@@ -413,6 +413,22 @@ def test_why_sees_a_prompt_without_room(services: Services) -> None:
     found = why(services.database, services.retriever, answerer, asked, "long.txt")
 
     assert found.verdict == "prompt_budget"
+    assert "top_k" not in found.remedy
+    assert "KB_CONTEXT_TOKENS" in found.remedy
+    larger = ChatAnswerer(FakeChatModel(), name="fake", context_tokens=4096, max_new_tokens=16)
+    helped = why(services.database, services.retriever, larger, asked, "long.txt")
+    assert helped.verdict == "shown"
+
+
+def test_why_calls_no_document_a_duplicate_that_only_ranks_low(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kb.why.MAX_TOP_K", 1)  # as if the base had more than 1,000 chunks
+
+    found = explained(services, "cooling pump serviced", "valve.txt", top_k=1)
+
+    assert found.verdict == "below_top_k"
+    assert "below the first 1 of all" in found.detail
 
 
 def test_a_base_whose_embedder_is_gone_answers_by_full_text(
