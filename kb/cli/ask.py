@@ -200,7 +200,7 @@ def _print_notices(notices: tuple[Notice, ...]) -> None:
 
 
 def _print_nearest(answer: Answer) -> None:
-    for passage in answer.passages:
+    for passage in sorted(answer.passages, key=lambda each: each.hit.rank):
         hit = passage.hit
         text = " ".join(shown(hit.chunk.text).split())
         click.echo(f"  {hit.rank}. {shown(hit.document)}: {_short(text)}")

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from api.answers import event_data
 from kb.chain import AskChain
 from kb.chat import ChatAnswerer
 from kb.citations import cite
 from kb.erase import erase
 from kb.errors import EmbedderError, InvalidInputError, TraceNotFoundError
 from kb.prompt import ordered
-from kb.records import Answer, Filter, Finished, Question, Turn
+from kb.records import Answer, Filter, Finished, Question, Retrieved, Turn
 from kb.replay import Replay, parse_changes, replay
 from kb.storage.bases import find_base
 from kb.storage.documents import find_document, remove_documents
@@ -358,6 +359,11 @@ def test_the_beginning_of_the_prompt_stays_the_same_over_turns(services: Service
     assert old == new
     assert [p.hit.rank for p in second.passages] == [2, 1]
     named = {p.number: p.hit.document for p in second.passages}
+    shown = {p["number"]: p["document"] for p in second.to_dict()["passages"]}
+    assert shown == named
+    sent = event_data(Retrieved(second.passages))
+    assert sent is not None
+    assert [p["number"] for p in sent[1]["passages"]] == [1, 2]
     for citation in second.citations:
         assert named[int(citation.marker.strip("[]"))] == citation.document
 
