@@ -302,6 +302,39 @@ def test_a_replay_after_a_change_says_what_changed(services: Services) -> None:
     assert rerun.added
 
 
+def test_a_replay_names_sampling_that_has_changed(services: Services) -> None:
+    chain, _ = chat(services, "Every 400 hours [1].", max_new_tokens=100)
+    answer = chain.invoke(question(PUMP))
+    other, _ = chat(services, "Every 400 hours [1].", max_new_tokens=200)
+
+    assert "max_new_tokens was 100, it is 200 now" in again(services, answer, chain=other).reasons
+    assert again(services, answer, chain=chain).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        (["type="], Filter(since="2001-01-01")),
+        (["since="], Filter(types=("txt",))),
+        (["type=", "since=", "until=", "document=", "folder="], Filter()),
+    ],
+)
+def test_an_empty_value_takes_a_filter_away(
+    services: Services, monkeypatch: pytest.MonkeyPatch, changes: list[str], wanted: Filter
+) -> None:
+    limits = Filter(types=("txt",), since="2001-01-01")
+    answer = services.chain.invoke(question(PUMP, filter=limits))
+    asked: list[Question] = []
+    search = services.retriever.search
+    monkeypatch.setattr(
+        services.retriever, "search", lambda each: (asked.append(each), search(each))[1]
+    )
+
+    again(services, answer, *changes)
+
+    assert asked[0].filter == wanted
+
+
 def test_another_model_cannot_replay(services: Services) -> None:
     chain, _ = chat(services, "Every 400 hours [1].")
     answer = chain.invoke(question(PUMP))
