@@ -78,7 +78,7 @@ def event_data(event: AnswerEvent) -> tuple[str, dict[str, Any]] | None:
     """Return name and data of the event as clients see it; None for one that they do not."""
     match event:
         case Retrieved(passages):
-            return "retrieved", {"passages": [passage.hit.to_dict() for passage in passages]}
+            return "retrieved", {"passages": [passage.to_dict() for passage in passages]}
         case Token(text):
             return "token", {"text": text}
         case Cited(citation, end):

@@ -74,7 +74,7 @@ class AskChain(Runnable[Question, Answer]):
             database: where answers are stored.
             retriever: finds the passages.
             answerer: writes from them.
-            trace_days: how long answers are kept; 0 keeps none.
+            trace_days: how long answers are kept; 0 keeps none, and drops those there are.
             widen_chars: by how many characters passages may grow for a chat model (`kb.expand`).
         """
         self._database = database
@@ -133,7 +133,7 @@ class AskChain(Runnable[Question, Answer]):
         if question.history:
             with self._database.read() as session:
                 history = turns_with_traces(session, question.history)
-                if is_chat and history[-1].trace_id:
+                if is_chat and history and history[-1].trace_id:
                     previous = shown_spans(session, history[-1].trace_id)
             question = replace(question, history=history)
             if looked_up is None:
@@ -200,17 +200,19 @@ class AskChain(Runnable[Question, Answer]):
             rewritten=looked_up.text if looked_up.text != begun.asked.text else None,
             notices=retrieval.notices,
         )
-        if is_stored and self._trace_days:
+        if is_stored:
             details = _details(begun, draft, threshold, self.answerer.model)
             answer = self._traced(begun.asked, answer, details)
         yield Finished(answer)
 
     def _traced(self, question: Question, answer: Answer, details: Details) -> Answer:
-        """Store the answer and give it its trace id; "" where the disk does not take it."""
+        """Store the answer and give it its trace id; "" where none is kept or the disk is full."""
         trace_id = new_id()
         try:
             with self._database.write() as session:
                 drop_old_traces(session, self._trace_days)
+                if not self._trace_days:  # answers of before it was set to 0 went just now
+                    return answer
                 store_trace(
                     session,
                     trace_id=trace_id,

@@ -91,7 +91,7 @@ class ChatAnswerer:
         prompt = Prompt(
             messages=tuple((message.type, message.text) for message in messages),
             passages=tuple(passage.number for passage in kept),
-            sampling=self._sampling(),
+            sampling=self.sampling,
             seed=seed,
         )
         for event in with_citations(self._send(prompt), passages):
@@ -115,7 +115,7 @@ class ChatAnswerer:
         raise AnswererError(f"the model {self.model!r} gave no answer")
 
     def resend(self, prompt: Prompt) -> Draft:
-        """Send a prompt again as it was sent, with its seed.
+        """Send a prompt again as it was sent, with its seed, but with the `sampling` of now.
 
         Raises:
             AnswererError: the model failed, cannot be reached, or said nothing.
@@ -140,7 +140,8 @@ class ChatAnswerer:
             count_tokens=self._count_tokens,
         )
 
-    def _sampling(self) -> dict[str, Any]:
+    @property
+    def sampling(self) -> dict[str, Any]:
         """Return the model's own settings that decide the next token; None is its default."""
         names = ("temperature", "top_p", "top_k", "repetition_penalty")
         found = {name: getattr(self._model, name, None) for name in names}

@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     trace_days: int = Field(
         365,
         ge=0,
+        le=36_500,
         description="Days that answers are kept, for `kb replay` and old citations; 0 keeps none.",
     )
 

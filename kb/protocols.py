@@ -5,8 +5,8 @@ implementation passes; `ChatModelAnswerer` is what a chat model can do beyond
 answering. (The embedder's seam is LangChain's `Embeddings`; see `kb/embedder.py`.)
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,10 @@ class Answerer(Protocol):
 @runtime_checkable
 class ChatModelAnswerer(Answerer, Protocol):
     """An answerer with a chat model behind it: reads history, can word other things too."""
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """The settings that decide the next token, beside the seed."""
 
     def complete(self, messages: Sequence[BaseMessage], max_tokens: int) -> str:
         """Return the completion of a conversation, greedy.

@@ -247,6 +247,9 @@ class Passage:
     hit: Hit
     pages: tuple[int, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"number": self.number, **self.hit.to_dict()}
+
 
 @dataclass(frozen=True, slots=True)
 class Citation:
@@ -392,7 +395,7 @@ class Answer:
             "support": round(self.support, 4),
             "answer_span": {"text": span.text, "citation": span.citation} if span else None,
             "citations": [citation.to_dict() for citation in self.citations],
-            "passages": [passage.hit.to_dict() for passage in self.passages],
+            "passages": [passage.to_dict() for passage in self.passages],
             "model": self.model,
             "timings": dict(self.timings),
             "trace_id": self.trace_id,

@@ -19,18 +19,18 @@ from kb.protocols import ChatModelAnswerer
 from kb.records import Drafted, Passage, Question
 from kb.trace import Trace, question_of
 
-# What can be changed, and how its text is read.
+# What can be changed, and how its text is read; no text takes a filter away.
 _READERS: Mapping[str, Any] = {
     "top_k": int,
     "channel": str,
     "kb": lambda text: tuple(text.split(",")),
     "seed": int,
     "question": str,
-    "document": lambda text: tuple(text.split(",")),
+    "document": lambda text: tuple(filter(None, text.split(","))),
     "folder": str,
-    "type": lambda text: tuple(text.split(",")),
-    "since": str,
-    "until": str,
+    "type": lambda text: tuple(filter(None, text.split(","))),
+    "since": lambda text: text or None,
+    "until": lambda text: text or None,
 }
 _FILTERS = {"document": "documents", "folder": "folder", "type": "types"}
 
@@ -83,7 +83,7 @@ def replay(chain: AskChain, trace: Trace, changes: Mapping[str, str] | None = No
         raise InvalidInputError(
             "trace", f"it was written by {trace.model!r}; {chain.answerer.model!r} is in use now"
         )
-    reasons = list(_reasons(trace))
+    reasons = [*_reasons(trace), *_sampling_reasons(trace, chain)]
     question = question_of(trace)
     if not changes and not trace.refused and _is_whole(trace, chain):
         text = _again(chain, trace, question)
@@ -186,6 +186,18 @@ def _reasons(trace: Trace) -> list[str]:
     if trace.prompt is not None and trace.prompt.seed is None:
         reasons.append("the model takes no seed, so it may write otherwise each time")
     return list(dict.fromkeys(reasons))
+
+
+def _sampling_reasons(trace: Trace, chain: AskChain) -> list[str]:
+    """Say which settings of the sampling are others now; only the seed is sent again."""
+    if trace.prompt is None or not isinstance(chain.answerer, ChatModelAnswerer):
+        return []
+    old, new = trace.prompt.sampling, chain.answerer.sampling
+    return [
+        f"{name} was {old.get(name, 'the default')}, it is {new.get(name, 'the default')} now"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _spans_of(trace: Trace) -> list[str]:

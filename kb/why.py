@@ -149,7 +149,10 @@ def _searched(
     )
     remedy = _remedy(retriever, question, ids, rank)
     where = f"dense rank {facts.dense_rank or '-'}, lexical rank {facts.lexical_rank or '-'}"
-    if (near and all(e.dropped == "duplicate" for e in near)) or rank is None:
+    # Past MAX_TOP_K passages nothing is compared any more, so no rank does not mean a duplicate.
+    if all(e.dropped == "duplicate" for e in (near or far)) or (
+        rank is None and any(e.dropped == "duplicate" for e in far)
+    ):
         twin = _twin(near or far, usual)
         detail = f"a better ranked passage{twin} says the same, so it is not repeated"
         return replace(facts, verdict="duplicate", detail=detail, remedy="")
@@ -159,7 +162,8 @@ def _searched(
     if any(e.rerank is not None for e in near):
         detail = f"the reranker puts it below the first {question.top_k} ({where})"
         return replace(facts, verdict="below_rerank", detail=detail, remedy=remedy)
-    detail = f"it comes out at rank {rank} of all, below top_k={question.top_k} ({where})"
+    place = f"at rank {rank}" if rank else f"below the first {MAX_TOP_K:,}"
+    detail = f"it comes out {place} of all, below top_k={question.top_k} ({where})"
     return replace(facts, verdict="below_top_k", detail=detail, remedy=remedy)
 
 
@@ -177,7 +181,8 @@ def _in_prompt(
         kept = {p.hit.chunk.id for p in answerer.fitting(question, found.passages)}
         if not kept & ids:
             detail = f"it is found at rank {rank}, but the prompt has no room for it"
-            remedy = f"top_k={max(1, rank)} or less, or a larger context_tokens"
+            # Passages fill the prompt by rank, so a smaller top_k makes no room for this one.
+            remedy = "limit the question to it with a filter, or a larger KB_CONTEXT_TOKENS"
             return replace(facts, verdict="prompt_budget", detail=detail, remedy=remedy)
     return replace(facts, verdict="shown", detail=f"it is shown at rank {rank}")
 
@@ -189,7 +194,7 @@ def _not_proposed(facts: Why) -> Why:
         )
         remedy = "ask in the document's words"
         return replace(facts, verdict="no_shared_term", detail=detail, remedy=remedy)
-    detail = f"no channel ranks it among its first {2 * MAX_TOP_K:,}"
+    detail = f"it is not among the best {MAX_TOP_K:,} of what the channels propose"
     if facts.missing:
         detail += f"; it lacks {', '.join(facts.missing)}"
     remedy = "limit the question to it with a filter, or ask in its words"

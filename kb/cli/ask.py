@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kb.cli.edge import DEFAULT_KB, Edge, json_option, pass_edge, print_json, shown
-from kb.errors import KBError
+from kb.errors import InvalidInputError, KBError
 from kb.records import (
     MAX_TOP_K,
     Answer,
@@ -24,6 +24,7 @@ from kb.records import (
 if TYPE_CHECKING:
     from kb.cli.edge import Decorator
     from kb.records import Citation
+    from kb.trace import Trace
 
 _kbs_option = click.option(
     "--kb",
@@ -116,7 +117,12 @@ def search(
 
 @click.command(epilog="Example:  kb ask 'How often is the filter changed?' --kb manuals")
 @click.argument("question")
-@_kbs_option
+@click.option(
+    "--kb",
+    "kbs",
+    multiple=True,
+    help=f"Knowledge base; may be repeated. [default: those of --after, else {DEFAULT_KB}]",
+)
 @_top_k_option
 @_channel_option
 @filter_options()
@@ -134,7 +140,12 @@ def ask(
     as_json: bool,
 ) -> None:
     """Answer QUESTION from the documents, then list the citations."""
-    history = _history(edge, after) if after else ()
+    history: tuple[Turn, ...] = ()
+    if after:
+        before = _read_answer(edge, after)
+        history = (*before.history, Turn(before.question, before.answer, before.id))
+        kbs = kbs or tuple((before.request or {}).get("kbs", ()))
+    kbs = kbs or (DEFAULT_KB,)
     asked = Question(question, kbs, top_k or edge.settings.top_k, channel, history, wanted)
     answer: Answer | None = None
     # Sentences of documents are there at once, so they are printed with their markers at the
@@ -167,14 +178,20 @@ def ask(
             "answers run `kb model pull chatglm3-6b`, then `kb model add` as it says)",
             err=True,
         )
+    if answer.trace_id:
+        click.echo(f"trace: {answer.trace_id}", err=True)
 
 
-def _history(edge: Edge, trace_id: str) -> tuple[Turn, ...]:
+def _read_answer(edge: Edge, trace_id: str) -> "Trace":
     from kb.storage.trace_reads import read_trace
 
     with edge.services.database.read() as session:
         stored = read_trace(session, trace_id)
-    return (*stored.history, Turn(stored.question, stored.answer, stored.id))
+    if stored.is_redacted:
+        raise InvalidInputError(
+            "after", "that answer was removed with its document; ask the whole question"
+        )
+    return stored
 
 
 def _print_notices(notices: tuple[Notice, ...]) -> None:
@@ -183,7 +200,7 @@ def _print_notices(notices: tuple[Notice, ...]) -> None:
 
 
 def _print_nearest(answer: Answer) -> None:
-    for passage in answer.passages:
+    for passage in sorted(answer.passages, key=lambda each: each.hit.rank):
         hit = passage.hit
         text = " ".join(shown(hit.chunk.text).split())
         click.echo(f"  {hit.rank}. {shown(hit.document)}: {_short(text)}")

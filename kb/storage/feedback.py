@@ -20,7 +20,10 @@ MAX_COMMENT_CHARS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RatedAnswer:
-    """A rated answer; `cited` and `shown` are ids of the base's documents, in order."""
+    """A rated answer; `cited` and `shown` are ids of the base's documents, in order.
+
+    `question` is as it was looked up: a follow-up in the words that need no history.
+    """
 
     trace_id: str
     question: str
@@ -87,7 +90,7 @@ def rated_answers(session: Session, kb_id: str) -> Iterator[RatedAnswer]:
         }
         yield RatedAnswer(
             trace_id=trace.id,
-            question=trace.question,
+            question=trace.rewritten or trace.question,
             refused=trace.refused,
             rating="up" if feedback.rating == "up" else "down",
             comment=feedback.comment,

@@ -57,12 +57,17 @@ def read_trace(session: Session, trace_id: str) -> Trace:
 
 
 def turns_with_traces(session: Session, history: Sequence[Turn]) -> tuple[Turn, ...]:
-    """Return the turns with the short answers and whole questions that are stored of them."""
+    """Return the turns with the short answers and whole questions that are stored of them.
+
+    Left out are turns whose stored answer is redacted: the caller's copy holds removed text.
+    """
     ids = [turn.trace_id for turn in history if turn.trace_id]
     rows = {row.id: row for row in session.scalars(select(TraceRow).where(TraceRow.id.in_(ids)))}
     turns = []
     for turn in history:
         row = rows.get(turn.trace_id)
+        if row is not None and row.is_redacted:
+            continue
         short = (row.answer_span or "") if row is not None and row.answer == turn.answer else ""
         turns.append(Turn(turn.question, turn.answer, turn.trace_id if row else "", short))
     return tuple(turns)

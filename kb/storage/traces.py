@@ -3,7 +3,8 @@
 Passages are kept as references without text; only cited quotes are copied. When a document
 goes, everything here that may hold its text is redacted in the same transaction: answers that
 were shown it, answers after which those were history, and, of a history that came from the
-caller, whatever was made of it, since nobody knows whose text that is.
+caller, whatever was made of it, since nobody knows whose text that is; a chat model's answer,
+too, may repeat it.
 """
 
 from collections.abc import Sequence
@@ -43,17 +44,19 @@ def store_trace(
 ) -> None:
     """Store one answer with the spans it was made from, and how it was made.
 
-    A document may have changed or gone while the answer was written; what was read of it is
-    then not stored.
+    A document may have changed or gone while the answer was written, or an answer in its history
+    have been redacted; what was made of them is then not stored.
     """
     versions = {passage.hit.chunk.version_id for passage in answer.passages}
     kept = set(
         session.scalars(select(DocumentVersionRow.id).where(DocumentVersionRow.id.in_(versions)))
     )
-    is_redacted = kept != versions
     history = details.question.history if details else ()
+    is_redacted = kept != versions or _has_redacted(session, history)
     known = _known_turns(session, history)
-    extra = {} if details is None or is_redacted else _extra(answer, details, known)
+    extra: dict[str, Any] = {}
+    if details is not None and not is_redacted:
+        extra = _extra(answer, details, known, is_foreign=_is_foreign(session, known))
     session.add(
         TraceRow(
             **extra,
@@ -123,6 +126,13 @@ def _known_turns(session: Session, history: Sequence[Turn]) -> list[str | None]:
     ]
 
 
+def _has_redacted(session: Session, history: Sequence[Turn]) -> bool:
+    """Tell whether a turn's answer was redacted: its words are those of a removed document."""
+    ids = [turn.trace_id for turn in history if turn.trace_id]
+    is_there = exists().where(TraceRow.id.in_(ids), TraceRow.is_redacted)
+    return bool(ids and session.scalar(select(is_there)))
+
+
 def _documents_of(session: Session, trace_ids: Sequence[str | None]) -> list[str]:
     """Return the documents whose text these answers may hold, by what they were shown."""
     ids = [id_ for id_ in trace_ids if id_ is not None]
@@ -130,7 +140,15 @@ def _documents_of(session: Session, trace_ids: Sequence[str | None]) -> list[str
     return list(session.scalars(rows)) if ids else []
 
 
-def _extra(answer: Answer, details: Details, known: Sequence[str | None]) -> dict[str, Any]:
+def _is_foreign(session: Session, known: Sequence[str | None]) -> bool:
+    """Tell whether a turn came from the caller, or was itself made of one that did."""
+    is_inherited = exists().where(TraceRow.id.in_(filter(None, known)), TraceRow.has_foreign_text)
+    return None in known or bool(known and session.scalar(select(is_inherited)))
+
+
+def _extra(
+    answer: Answer, details: Details, known: Sequence[str | None], *, is_foreign: bool
+) -> dict[str, Any]:
     history = [
         {"question": turn.question, "trace_id": trace_id}
         if trace_id
@@ -145,7 +163,7 @@ def _extra(answer: Answer, details: Details, known: Sequence[str | None]) -> dic
         | {"history": history, "shown": {str(p.number): _shown(p) for p in passages}},
         "candidates": [_candidate(each) for each in details.candidates[:MAX_CANDIDATES]],
         "prompt": folded(details.prompt, passages) if details.prompt else None,
-        "has_foreign_text": None in known,
+        "has_foreign_text": is_foreign,
     }
 
 
@@ -173,9 +191,12 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def drop_old_traces(session: Session, days: int) -> int:
-    """Delete answers that are older than `days`; return how many."""
-    oldest = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
-    result = session.execute(delete(TraceRow).where(TraceRow.created_at < oldest))
+    """Delete answers that are older than `days`, all of them for 0; return how many."""
+    old = delete(TraceRow)
+    if days:
+        oldest = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
+        old = old.where(TraceRow.created_at < oldest)
+    result = session.execute(old)
     if count := int(result.rowcount):  # type: ignore[attr-defined]
         drop_uncited_versions(session)
     return count
@@ -195,8 +216,18 @@ def is_version_cited(session: Session, version_id: int) -> bool:
 
 
 def redact_documents(session: Session, document_ids: Sequence[str]) -> int:
-    """Redact every stored answer that was shown a span of these documents; return how many."""
+    """Redact every stored answer that may hold text of these documents; return how many."""
     trace_ids: set[str] = set()
+    if document_ids:
+        # Whose text the callers' histories hold is not known: that of these documents, maybe.
+        # Only a chat model, which has a prompt, can have repeated it in its answer.
+        is_chat = TraceRow.prompt.is_not(None)
+        trace_ids.update(
+            session.scalars(select(TraceRow.id).where(TraceRow.has_foreign_text, is_chat))
+        )
+        session.execute(
+            update(TraceRow).where(TraceRow.has_foreign_text, ~is_chat).values(_FORGOTTEN)
+        )
     for first in range(0, len(document_ids), MAX_VALUES):
         trace_ids.update(
             session.scalars(
@@ -215,9 +246,6 @@ def redact_documents(session: Session, document_ids: Sequence[str]) -> int:
         # The whole answer is gone, so its other quotes go too, and what was said of it.
         session.execute(delete(TracePassageRow).where(TracePassageRow.trace_id.in_(part)))
         session.execute(delete(FeedbackRow).where(FeedbackRow.trace_id.in_(part)))
-    if document_ids:
-        # Whose text the callers' histories hold is not known: that of these documents, maybe.
-        session.execute(update(TraceRow).where(TraceRow.has_foreign_text).values(_FORGOTTEN))
     if trace_ids:
         drop_uncited_versions(session)
     return len(trace_ids)

@@ -343,6 +343,22 @@ def test_an_answer_is_replayed_and_asked_on(kb: Shell, docs: Path) -> None:
     assert missing == 1
 
 
+def test_asking_on_stays_in_the_bases_and_needs_an_answer_that_is_kept(
+    kb: Shell, docs: Path
+) -> None:
+    kb("ingest", str(docs), "--kb", "manuals")
+    kb("ask", "How often is the cooling pump serviced?", "--kb", "manuals")
+    trace_id = next(line for line in kb.err.splitlines() if line.startswith("trace: "))[7:]
+
+    after = kb.json("ask", "Who services it?", "--after", trace_id)
+    kb("docs", "remove", "pump.txt", "--kb", "manuals", "--yes")
+    code, _ = kb("ask", "Who services it?", "--after", trace_id)
+
+    assert {passage["kb"] for passage in after["passages"]} == {"manuals"}
+    assert code == 1
+    assert "removed with its document" in kb.err
+
+
 def test_why_and_filters_from_the_command_line(kb: Shell, docs: Path) -> None:
     kb("ingest", str(docs))
 

@@ -45,7 +45,9 @@ def test_an_unknown_variable_warns(
     assert "'port'" in caplog.text
 
 
-@pytest.mark.parametrize(("name", "value"), [("KB_PORT", "abc"), ("KB_TOP_K", "0")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("KB_PORT", "abc"), ("KB_TOP_K", "0"), ("KB_TRACE_DAYS", "9999999")]
+)
 def test_a_value_that_does_not_fit_names_its_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

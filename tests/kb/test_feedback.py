@@ -11,9 +11,9 @@ from kb.erase import erase
 from kb.errors import InvalidInputError, TraceNotFoundError
 from kb.feedback_set import export_feedback
 from kb.question_sets import load_set
-from kb.records import Answer, KnowledgeBase, Question
+from kb.records import Answer, KnowledgeBase, Question, Turn
 from kb.storage.documents import list_documents, remove_documents
-from kb.storage.feedback import Rating, forget_rating, rate_answer, rated_answers
+from kb.storage.feedback import Rating, forget_rating, rate_answer
 from kb.storage.tables import FeedbackRow
 from kb.wiring import Services
 from tests.building import add_document, document_ids, make_base, open_services
@@ -41,10 +41,18 @@ def base(services: Services) -> KnowledgeBase:
     return base
 
 
-def asked(services: Services, text: str, rating: Rating, comment: str = "") -> Answer:
-    answer = services.chain.invoke(Question(text, ("test",), 3))
+def asked(
+    services: Services,
+    text: str,
+    rating: Rating,
+    comment: str = "",
+    *,
+    day: str = "2024-01-01",
+    history: tuple[Turn, ...] = (),
+) -> Answer:
+    answer = services.chain.invoke(Question(text, ("test",), 3, history=history))
     with services.database.write() as session:
-        rate_answer(session, answer.trace_id, rating, comment, created_at="2024-01-01")
+        rate_answer(session, answer.trace_id, rating, comment, created_at=day)
     return answer
 
 
@@ -159,11 +167,31 @@ def test_an_export_without_a_thumb_up_or_over_files_says_so(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home", "mine"]
 
 
-def test_the_last_rating_of_a_question_counts(services: Services, base: KnowledgeBase) -> None:
-    asked(services, "员工每年有几天年假？", "up")
-    asked(services, "员工每年有几天年假？", "down")
+def test_the_last_rating_of_a_question_counts(
+    services: Services, base: KnowledgeBase, tmp_path: Path
+) -> None:
+    asked(services, "How often is the cooling pump serviced?", "up", day="2024-01-01")
+    asked(services, "员工每年有几天年假？", "down", day="2024-01-03")
+    last = asked(services, "员工每年有几天年假？", "up", day="2024-01-02")
+    asked(services, "How often is the cooling pump serviced?", "down", day="2024-01-02")
+    with services.database.write() as session:
+        rate_answer(session, last.trace_id, "up", "", created_at="2024-01-04")
 
-    with services.database.read() as session:
-        rated = list(rated_answers(session, base.id))
+    written = export_feedback(services.database, base, tmp_path / "rated")
 
-    assert [answer.rating for answer in rated] in (["up", "down"], ["down", "up"])
+    assert (written.questions, written.unjudged) == (1, 1)
+    assert [q.qid for q in load_set(tmp_path / "rated").questions] == [last.trace_id]
+
+
+def test_a_follow_up_is_exported_in_words_that_need_no_history(
+    services: Services, base: KnowledgeBase, tmp_path: Path
+) -> None:
+    first = asked(services, "How often is the cooling pump serviced?", "up")
+    history = (Turn("How often is the cooling pump serviced?", first.text, first.trace_id),)
+    after = asked(services, "Who services it?", "up", history=history)
+
+    export_feedback(services.database, base, tmp_path / "rated")
+
+    words = {q.qid: q.text for q in load_set(tmp_path / "rated").questions}
+    assert words[after.trace_id] == after.rewritten
+    assert "cooling pump" in words[after.trace_id]

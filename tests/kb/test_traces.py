@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from api.answers import event_data
 from kb.chain import AskChain
 from kb.chat import ChatAnswerer
 from kb.citations import cite
 from kb.erase import erase
 from kb.errors import EmbedderError, InvalidInputError, TraceNotFoundError
 from kb.prompt import ordered
-from kb.records import Answer, Filter, Question, Turn
+from kb.records import Answer, Filter, Finished, Question, Retrieved, Turn
 from kb.replay import Replay, parse_changes, replay
 from kb.storage.bases import find_base
 from kb.storage.documents import find_document, remove_documents
-from kb.storage.tables import TraceRow
+from kb.storage.tables import TracePassageRow, TraceRow
 from kb.storage.trace_reads import read_trace
 from kb.trace import Trace
 from kb.why import Why, why
@@ -124,6 +126,8 @@ def test_answers_are_dropped_by_age_and_may_not_be_kept_at_all(services: Service
     assert none.trace_id == ""
     with services.database.read() as session, pytest.raises(TraceNotFoundError):
         read_trace(session, old.trace_id)
+    with services.database.read() as session:
+        assert session.query(TraceRow).count() == 0  # nor those of before it was 0
 
 
 def test_removing_a_document_redacts_all_that_may_hold_its_text(services: Services) -> None:
@@ -157,7 +161,82 @@ def test_a_history_of_unknown_origin_goes_with_any_document(services: Services) 
 
     trace = trace_of(services, answer)
     assert (trace.request, trace.prompt, trace.history) == (None, None, ())
-    assert trace.answer == answer.text
+    assert trace.is_redacted  # a chat model may have repeated the history
+    assert trace.answer != answer.text
+    assert rows_of(services, answer)[-1] == []
+
+
+def test_sentences_of_documents_stay_after_a_history_of_unknown_origin(services: Services) -> None:
+    history = (Turn("What is in the cellar?", "A secret nobody knows the source of."),)
+    answer = services.chain.invoke(
+        question(PUMP, history=history, filter=Filter(documents=("pump.txt",)))
+    )
+
+    remove(services, "canteen.txt")
+
+    trace = trace_of(services, answer)
+    assert (trace.request, trace.answer) == (None, answer.text)
+
+
+def test_an_answer_after_one_of_unknown_origin_is_of_unknown_origin(services: Services) -> None:
+    chain, _ = chat(services, "Every 400 hours [1].", "At 6 bar [1].")
+    only_pump = Filter(documents=("pump.txt",))
+    first = chain.invoke(
+        question(PUMP, history=(Turn("What is secret?", "This."),), filter=only_pump)
+    )
+    history = (Turn(PUMP, first.text, first.trace_id),)
+    second = chain.invoke(question(PUMP, history=history, filter=only_pump))
+
+    remove(services, "canteen.txt")
+
+    assert trace_of(services, second).is_redacted
+
+
+@pytest.mark.parametrize("is_proven", [False, True])
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_removed_text_does_not_come_back_with_the_callers_history(
+    services: Services, is_chat: bool, is_proven: bool
+) -> None:
+    chain, model = chat(services, "Every 400 hours [1].", "At 6 bar [1].")
+    asker = chain if is_chat else services.chain
+    first = asker.invoke(question(PUMP))
+    history = (Turn(PUMP, first.text, first.trace_id),)
+    if is_proven:
+        with services.database.read() as session:
+            document = find_document(session, find_base(session, "facts"), "pump.txt")
+        erase(services.database, services.retriever, services.blobs, [document], wait_s=0.2)
+    else:
+        remove(services, "pump.txt")
+
+    after = asker.invoke(question("Does its relief valve open at 6 bar?", history=history))
+
+    assert not after.refused
+    assert "400 hours" not in json.dumps(rows_of(services, after))
+    assert not is_chat or ["400 hours" in m.text for m in model.prompts[-1]] == [False, False]
+
+
+def test_an_answer_redacted_while_the_next_was_written_leaves_nothing(services: Services) -> None:
+    chain, _ = chat(services, "Every 400 hours [1].", "As I said, every 400 hours [1].")
+    first = chain.invoke(question(PUMP))
+    history = (Turn(PUMP, first.text, first.trace_id),)
+    asked = question("Valve of the pump?", history=history)
+    events = chain.events(asked)
+    next(events)  # found, not yet written
+    remove(services, "pump.txt")
+
+    finished = list(events)[-1]
+
+    assert isinstance(finished, Finished)
+    assert "400 hours" not in json.dumps(rows_of(services, finished.answer))
+
+
+def rows_of(services: Services, answer: Answer) -> list[Any]:
+    with services.database.read() as session:
+        row = session.get_one(TraceRow, answer.trace_id)
+        quotes = session.scalars(
+            select(TracePassageRow.quote).where(TracePassageRow.trace_id == answer.trace_id)
+        ).all()
+        return [row.question, row.answer, row.rewritten, row.request, row.prompt, list(quotes)]
 
 
 def test_an_erased_document_is_in_no_trace(services: Services) -> None:
@@ -223,6 +302,39 @@ def test_a_replay_after_a_change_says_what_changed(services: Services) -> None:
     assert rerun.added
 
 
+def test_a_replay_names_sampling_that_has_changed(services: Services) -> None:
+    chain, _ = chat(services, "Every 400 hours [1].", max_new_tokens=100)
+    answer = chain.invoke(question(PUMP))
+    other, _ = chat(services, "Every 400 hours [1].", max_new_tokens=200)
+
+    assert "max_new_tokens was 100, it is 200 now" in again(services, answer, chain=other).reasons
+    assert again(services, answer, chain=chain).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        (["type="], Filter(since="2001-01-01")),
+        (["since="], Filter(types=("txt",))),
+        (["type=", "since=", "until=", "document=", "folder="], Filter()),
+    ],
+)
+def test_an_empty_value_takes_a_filter_away(
+    services: Services, monkeypatch: pytest.MonkeyPatch, changes: list[str], wanted: Filter
+) -> None:
+    limits = Filter(types=("txt",), since="2001-01-01")
+    answer = services.chain.invoke(question(PUMP, filter=limits))
+    asked: list[Question] = []
+    search = services.retriever.search
+    monkeypatch.setattr(
+        services.retriever, "search", lambda each: (asked.append(each), search(each))[1]
+    )
+
+    again(services, answer, *changes)
+
+    assert asked[0].filter == wanted
+
+
 def test_another_model_cannot_replay(services: Services) -> None:
     chain, _ = chat(services, "Every 400 hours [1].")
     answer = chain.invoke(question(PUMP))
@@ -280,6 +392,11 @@ def test_the_beginning_of_the_prompt_stays_the_same_over_turns(services: Service
     assert old == new
     assert [p.hit.rank for p in second.passages] == [2, 1]
     named = {p.number: p.hit.document for p in second.passages}
+    shown = {p["number"]: p["document"] for p in second.to_dict()["passages"]}
+    assert shown == named
+    sent = event_data(Retrieved(second.passages))
+    assert sent is not None
+    assert [p["number"] for p in sent[1]["passages"]] == [1, 2]
     for citation in second.citations:
         assert named[int(citation.marker.strip("[]"))] == citation.document
 
@@ -335,6 +452,22 @@ def test_why_sees_a_prompt_without_room(services: Services) -> None:
     found = why(services.database, services.retriever, answerer, asked, "long.txt")
 
     assert found.verdict == "prompt_budget"
+    assert "top_k" not in found.remedy
+    assert "KB_CONTEXT_TOKENS" in found.remedy
+    larger = ChatAnswerer(FakeChatModel(), name="fake", context_tokens=4096, max_new_tokens=16)
+    helped = why(services.database, services.retriever, larger, asked, "long.txt")
+    assert helped.verdict == "shown"
+
+
+def test_why_calls_no_document_a_duplicate_that_only_ranks_low(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kb.why.MAX_TOP_K", 1)  # as if the base had more than 1,000 chunks
+
+    found = explained(services, "cooling pump serviced", "valve.txt", top_k=1)
+
+    assert found.verdict == "below_top_k"
+    assert "below the first 1 of all" in found.detail
 
 
 def test_a_base_whose_embedder_is_gone_answers_by_full_text(
