@@ -82,8 +82,12 @@ def test_a_smaller_target_never_refuses_more(services: Services, base: Knowledge
 
 def test_the_threshold_lies_between_the_two_kinds() -> None:
     assert 0.4 < _chosen([0.5, 0.6, 0.9], [0.1, 0.2, 0.4], 0.1, 0.3) <= 0.5
-    assert 0.2 < _chosen([0.25, 0.3, 0.9], [0.1, 0.2, 0.2], 0.1) <= 0.26
-    assert _chosen([0.01] * 10, [0.01] * 10, 0.1) == BOUNDS[0]
+    assert 0.2 < _chosen([0.25, 0.3, 0.9], [0.1, 0.2, 0.2], 0.1, 0.3) <= 0.26
+    assert _chosen([0.01] * 10, [0.01] * 10, 0.1, 0.3) == BOUNDS[0]
+
+
+def test_a_threshold_that_does_as_well_stays() -> None:
+    assert _chosen([0.5, 0.6, 0.9], [0.1, 0.2, 0.2], 0.1, 0.3) == 0.3
 
 
 def test_a_document_is_left_out_of_hits_and_frequencies(

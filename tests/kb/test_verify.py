@@ -325,7 +325,7 @@ def test_damage_is_named_and_mended(
 ) -> None:
     base = split_base
     damage, kind = DAMAGE[name]
-    question = Question("第五节 泵 检查", ("test",), 3)
+    question = Question("a.md 每 185 天检查一次", ("test",), 1)
     before = [hit.chunk.text for hit in services.retriever.search(question).hits]
     services.retriever.forget(base.id)  # what another process finds
     damage(services, base)
