@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import Row, delete, exists, select
 from sqlalchemy.orm import Session
 
 from kb.errors import KBError, StorageError
@@ -227,25 +227,36 @@ def _forget_answers(session: Session, finder: Finder, ids: Sequence[str], names:
             select(TracePassageRow.trace_id).where(TracePassageRow.document_id.in_(ids))
         )
     )
-    rows = session.execute(
-        select(TraceRow, FeedbackRow.comment).outerjoin(
-            FeedbackRow, FeedbackRow.trace_id == TraceRow.id
-        )
-    )
-    for trace, comment in rows:
-        if finder.find(_told(trace, comment)) or _names(trace) & names:
+    for trace in _stored_answers(session):
+        if finder.find(_told(trace)) or _names(trace) & names:
             traces.add(trace.id)
     redact_traces(session, sorted(traces), with_questions=True)
 
 
-def _told(trace: TraceRow, comment: str | None) -> bytes:
+def _stored_answers(session: Session) -> Iterator[Row[Any]]:
+    """Yield what `_told` and `_names` read of each stored answer, a few at a time."""
+    columns = (
+        TraceRow.id,
+        TraceRow.question,
+        TraceRow.answer,
+        TraceRow.rewritten,
+        TraceRow.answer_span,
+        TraceRow.request,
+        TraceRow.prompt,
+        FeedbackRow.comment,
+    )
+    rows = select(*columns).outerjoin(FeedbackRow, FeedbackRow.trace_id == TraceRow.id)
+    yield from session.execute(rows, execution_options={"yield_per": 500})
+
+
+def _told(trace: Row[Any]) -> bytes:
     """Return everything in a stored answer that people or models wrote."""
     kept = json.dumps([trace.request, trace.prompt])  # as the columns are stored
-    texts = (trace.question, trace.answer, trace.rewritten, trace.answer_span, kept, comment)
+    texts = (trace.question, trace.answer, trace.rewritten, trace.answer_span, kept, trace.comment)
     return "\0".join(text or "" for text in texts).encode("utf-8", "surrogatepass")
 
 
-def _names(trace: TraceRow) -> set[str]:
+def _names(trace: Row[Any]) -> set[str]:
     """Return the documents that a stored question was limited to."""
     return set(((trace.request or {}).get("filter") or {}).get("documents", ()))
 
@@ -426,19 +437,15 @@ def _check_blobs(blobs: Blobs, hashes: set[str]) -> Place:
 
 def _check_answers(session: Session, evidence: Evidence, ids: Sequence[str]) -> Place:
     finder = Finder(p for p, mark in evidence.marks.items() if mark.kind == "text")
-    rows = session.execute(
-        select(TraceRow, FeedbackRow.comment).outerjoin(
-            FeedbackRow, FeedbackRow.trace_id == TraceRow.id
-        )
-    ).all()
     quotes = session.scalars(select(TracePassageRow.quote)).all()
-    found = [
-        f"answer {trace.id}"
-        for trace, comment in rows
-        if finder.find(_told(trace, comment)) or _names(trace) & evidence.names
-    ]
+    n_answers = 0
+    found = []
+    for trace in _stored_answers(session):
+        n_answers += 1
+        if finder.find(_told(trace)) or _names(trace) & evidence.names:
+            found.append(f"answer {trace.id}")
     found += ["a quote"] * bool(finder.find_in_all(q.encode() for q in quotes))
-    return Place("stored answers", f"{len(rows)} answers, {len(quotes)} quotes", tuple(found))
+    return Place("stored answers", f"{n_answers} answers, {len(quotes)} quotes", tuple(found))
 
 
 def _check_jobs(session: Session, evidence: Evidence) -> Place:

@@ -162,8 +162,8 @@ def _searched(
     if any(e.rerank is not None for e in near):
         detail = f"the reranker puts it below the first {question.top_k} ({where})"
         return replace(facts, verdict="below_rerank", detail=detail, remedy=remedy)
-    place = f"at rank {rank}" if rank else f"below the first {MAX_TOP_K:,}"
-    detail = f"it comes out {place} of all, below top_k={question.top_k} ({where})"
+    spot = f"at rank {rank}" if rank else f"below the first {MAX_TOP_K:,}"
+    detail = f"it comes out {spot} of all, below top_k={question.top_k} ({where})"
     return replace(facts, verdict="below_top_k", detail=detail, remedy=remedy)
 
 
