@@ -7,8 +7,11 @@ splitter and the embedder: `resplit_documents` below.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, exists, literal_column, select, update
+from sqlalchemy.orm import Session
 
 from kb.index import IndexView
 from kb.leftovers import remove_leftovers
@@ -21,18 +24,55 @@ from kb.storage.database import Database
 from kb.storage.documents import drop_chunks
 from kb.storage.fulltext import FullText
 from kb.storage.tables import (
+    ARRAY,
     Base,
     ChunkRow,
     DocumentRow,
     DocumentVersionRow,
+    EmbedderRow,
     KnowledgeBaseRow,
+    SourceRow,
 )
 from kb.storage.traces import redact_traces
 from kb.terms import FULLTEXT
-from kb.verify import Problem
+from kb.verify import Problem, VerifyReport, damaged_records, verify
 
+# Mending one thing may show another: rows without a parent go, then full text and index follow.
+_ROUNDS = 3
 # Kinds that are mended by splitting and embedding the stored text again.
 DOCUMENT_KINDS = frozenset({"document", "offsets", "embedding"})
+
+
+def verify_and_repair(
+    database: Database,
+    retriever: Retriever,
+    blobs: Blobs,
+    *,
+    splitter: str,
+    resplit_old: Callable[[], list[str]],
+    resplit_documents: Callable[[Sequence[str]], list[str]],
+) -> VerifyReport:
+    """Mend what can be mended and say what was done and what is left.
+
+    Args:
+        database, retriever, blobs: as for `verify`.
+        splitter: the version that ingest uses.
+        resplit_old: splits the texts of bases again that another version has split.
+        resplit_documents: makes chunks and vectors of documents again.
+        Both return what they did, in sentences.
+
+    Raises:
+        StorageError: the file is too damaged to list the knowledge bases.
+    """
+    done = _mend_records(database)
+    done += resplit_old()
+    report = verify(database, retriever, blobs, splitter=splitter)
+    for _ in range(_ROUNDS):
+        done += repair(database, retriever, blobs, report.problems, resplit_documents)
+        report = verify(database, retriever, blobs, splitter=splitter)
+        if report.ok:
+            break
+    return replace(report, repaired=tuple(done))
 
 
 def repair(
@@ -74,6 +114,39 @@ def repair(
             _remake_index(retriever.view(base))
             done.append(f"{base.name}: vector index made again from stored vectors")
     return done + [f"removed: {what}" for what in remove_leftovers(database, blobs)]
+
+
+def _mend_records(database: Database) -> list[str]:
+    """Empty the lists and settings that cannot be read; return what was done, in sentences.
+
+    A file whose pages or headings are lost is read again by the next ingest. What an embedder
+    knows cannot be guessed, and stays as it is.
+    """
+    done = []
+    with database.write() as session:
+        for table_name, column_name, rowids in list(damaged_records(session)):
+            table = Base.metadata.tables[table_name]
+            column = table.columns[column_name]
+            if table is EmbedderRow.__table__:
+                continue
+            empty: Any = None if column.nullable else [] if column.info == ARRAY else {}
+            in_damaged = literal_column("rowid").in_(rowids)
+            session.execute(update(table).where(in_damaged).values({column: empty}))
+            done.append(f"{table_name}.{column_name}: {len(rowids)} emptied")
+            if table is DocumentVersionRow.__table__:
+                _have_read_again(session, in_damaged)
+    return done
+
+
+def _have_read_again(session: Session, in_versions: ColumnElement[bool]) -> None:
+    """Let the next ingest read these documents' files. Uploads are kept as they are stored."""
+    lost = select(DocumentVersionRow.document_id).where(in_versions, DocumentVersionRow.is_current)
+    folders = select(SourceRow.id).where(SourceRow.kind == "folder")
+    session.execute(
+        update(DocumentRow)
+        .where(DocumentRow.id.in_(lost), DocumentRow.source_id.in_(folders))
+        .values(stat_key="", content_hash=None)
+    )
 
 
 def _mend_rows(database: Database) -> list[str]:

@@ -1,5 +1,6 @@
 """Prove that the database, its full text, its index and its files agree.
 
+    record       lists and settings that are stored as JSON can be read
     database     SQLite's own check of the file, and of rows that refer to each other
     document     each document's state, text and knowledge base fit together
     offsets      chunks tile the text, with the right pages
@@ -41,6 +42,7 @@ from kb.storage.changes import log_state
 from kb.storage.database import Database
 from kb.storage.embeddings import from_bytes
 from kb.storage.tables import (
+    Base,
     ChangeRow,
     ChunkRow,
     DocumentRow,
@@ -107,6 +109,9 @@ def verify(
     Raises:
         StorageError: the file is too damaged to list the knowledge bases.
     """
+    if damaged := list(_guarded("the file", lambda: _check_records(database))):
+        # Whatever reads such a record fails, so nothing else can be said before it is mended.
+        return VerifyReport(tuple(damaged), (), (), 0, 0)
     with database.read() as session:
         bases = list_bases(session)
         documents = session.scalar(select(func.count()).select_from(DocumentRow)) or 0
@@ -136,6 +141,21 @@ def _guarded(where: str, check: Callable[[], Iterable[Problem]]) -> Iterator[Pro
     except (StorageError, *sqlite.SQL_ERRORS) as exc:
         reason = str(getattr(exc, "orig", exc))
         yield Problem("database", f"{where}: cannot be read ({reason})")
+
+
+def _check_records(database: Database) -> Iterator[Problem]:
+    with database.read() as session:
+        for table, column, rowids in damaged_records(session):
+            yield Problem("record", f"{table}.{column}: {len(rowids)} cannot be read")
+
+
+def damaged_records(session: Session) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield ``(table, column, rowids)`` of what is stored as JSON and cannot be read as such."""
+    for table in Base.metadata.sorted_tables:
+        for column in table.columns:
+            shape = column.info.get("json")
+            if shape and (rowids := sqlite.damaged_json(session, table.name, column.name, shape)):
+                yield table.name, column.name, rowids
 
 
 def _check_file(database: Database) -> Iterator[Problem]:

@@ -4,9 +4,6 @@ import click
 
 from kb.cli.edge import Edge, json_option, pass_edge, print_json, shown
 
-# Mending one thing may show another: rows without a parent go, then full text and index follow.
-ROUNDS = 3
-
 
 @click.command(epilog="Example:  kb verify --repair")
 @click.option("--repair", is_flag=True, help="Make again what can be made from the database.")
@@ -18,35 +15,26 @@ def verify(edge: Edge, repair: bool, as_json: bool) -> int:
     Exits with 1 if anything disagrees (after the repair, with --repair). What killed processes
     left behind is listed and, with --repair, removed; it is harmless.
     """
-    from dataclasses import replace
-
     from ingest.resplit import resplit, resplit_documents
     from ingest.splitter import SPLITTER
-    from kb.repair import repair as mend
+    from kb.repair import verify_and_repair
     from kb.verify import verify as check
 
     services = edge.services
-    database, retriever, blobs = services.database, services.retriever, services.blobs
-    report = check(database, retriever, blobs, splitter=SPLITTER)
-    done: list[str] = []
+    parts = services.database, services.retriever, services.blobs
     if repair:
-        done += resplit(services.sync_parts)
-        for _ in range(ROUNDS):
-            done += mend(
-                database,
-                retriever,
-                blobs,
-                report.problems,
-                lambda ids: resplit_documents(services.sync_parts, ids),
-            )
-            report = check(database, retriever, blobs, splitter=SPLITTER)
-            if report.ok:
-                break
-        report = replace(report, repaired=tuple(done))
+        report = verify_and_repair(
+            *parts,
+            splitter=SPLITTER,
+            resplit_old=lambda: resplit(services.sync_parts),
+            resplit_documents=lambda ids: resplit_documents(services.sync_parts, ids),
+        )
+    else:
+        report = check(*parts, splitter=SPLITTER)
     if as_json:
         print_json(report.to_dict())
         return 0 if report.ok else 1
-    for line in done:
+    for line in report.repaired:
         click.echo(f"repaired: {shown(line)}")
     for leftover in report.leftovers:
         click.echo(f"left over by a killed process: {shown(leftover)}")

@@ -77,6 +77,19 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("kb_immediate") else "BEGIN")
 
 
+def damaged_json(session: Session, table: str, column: str, shape: str) -> list[int]:
+    """Return the rowids whose column does not hold JSON of this shape ("array" or "object")."""
+    rows = session.execute(
+        text(
+            f'SELECT rowid FROM "{table}" WHERE "{column}" IS NOT NULL AND CASE '
+            f'WHEN json_valid("{column}") THEN json_type("{column}") NOT IN (:shape, \'null\') '
+            "ELSE 1 END"
+        ),
+        {"shape": shape},
+    )
+    return [rowid for (rowid,) in rows]
+
+
 def is_intact(session: Session) -> list[str]:
     """Return SQLite's own complaints about the file and its foreign keys; [] when sound."""
     problems = [

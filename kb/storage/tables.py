@@ -42,6 +42,10 @@ class Base(DeclarativeBase):
     )
 
 
+# What each JSON column holds at its top, for `kb verify`.
+ARRAY: dict[Any, Any] = {"json": "array"}
+OBJECT: dict[Any, Any] = {"json": "object"}
+
 HexId = String(32)
 HEX_ID = re.compile(r"[0-9a-f]{32}")  # what it holds
 
@@ -53,7 +57,7 @@ class EmbedderRow(Base):
     identity: Mapped[str] = mapped_column(Text, unique=True)
     name: Mapped[str] = mapped_column(Text)
     dimension: Mapped[int]
-    scripts: Mapped[list[str]] = mapped_column(JSON)
+    scripts: Mapped[list[str]] = mapped_column(JSON, info=ARRAY)
 
 
 class KnowledgeBaseRow(Base):
@@ -70,8 +74,12 @@ class KnowledgeBaseRow(Base):
     log_floor: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[str] = mapped_column(Text)
     # What `kb calibrate` measured: weights by channel, and the report with its curve.
-    channel_weights: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
-    calibration_report: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    channel_weights: Mapped[dict[str, float] | None] = mapped_column(
+        JSON(none_as_null=True), info=OBJECT
+    )
+    calibration_report: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True), info=OBJECT
+    )
 
 
 class SourceRow(Base):
@@ -112,7 +120,7 @@ class DocumentRow(Base):
     failed_loader: Mapped[str | None] = mapped_column(Text)
     updated_at: Mapped[str] = mapped_column(Text)
     # [kind, detail] of what the owner should look at; of the bytes of `content_hash`.
-    flags: Mapped[list[list[str]]] = mapped_column(JSON, default=list)
+    flags: Mapped[list[list[str]]] = mapped_column(JSON, default=list, info=ARRAY)
 
 
 class DocumentVersionRow(Base):
@@ -128,8 +136,10 @@ class DocumentVersionRow(Base):
     is_current: Mapped[bool] = mapped_column(default=True)
     content_hash: Mapped[str] = mapped_column(String(64))
     text: Mapped[str] = mapped_column(Text)
-    page_starts: Mapped[list[int]] = mapped_column(JSON)
-    headings: Mapped[list[list[Any]]] = mapped_column(JSON)  # [start, level, title], by start
+    page_starts: Mapped[list[int]] = mapped_column(JSON, info=ARRAY)
+    headings: Mapped[list[list[Any]]] = mapped_column(
+        JSON, info=ARRAY
+    )  # [start, level, title], by start
     encoding: Mapped[str | None] = mapped_column(Text)
     encoding_guessed: Mapped[bool] = mapped_column(default=False)
     loader: Mapped[str] = mapped_column(Text)
@@ -214,9 +224,9 @@ class JobRow(Base):
     owner: Mapped[str] = mapped_column(Text, default="")  # random id of the process at work
     heartbeat_at: Mapped[float] = mapped_column(default=0.0)  # unix seconds
     cancel_asked: Mapped[bool] = mapped_column(default=False)
-    options: Mapped[dict[str, Any]] = mapped_column(JSON)
-    progress: Mapped[dict[str, Any]] = mapped_column(JSON)
-    report: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    options: Mapped[dict[str, Any]] = mapped_column(JSON, info=OBJECT)
+    progress: Mapped[dict[str, Any]] = mapped_column(JSON, info=OBJECT)
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON, info=OBJECT)
     error: Mapped[str | None] = mapped_column(Text)
     error_type: Mapped[str | None] = mapped_column(Text)  # the class of the failure
     created_at: Mapped[str] = mapped_column(Text)
@@ -251,16 +261,16 @@ class TraceRow(Base):
     refused: Mapped[bool]
     support: Mapped[float]
     model: Mapped[str] = mapped_column(Text)
-    timings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    timings: Mapped[dict[str, Any]] = mapped_column(JSON, info=OBJECT)
     is_redacted: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[str] = mapped_column(Text)
     rewritten: Mapped[str | None] = mapped_column(Text)  # as it was looked up, if otherwise
     answer_span: Mapped[str | None] = mapped_column(Text)
     # Parameters, software and history; `kb.trace` says what is in it.
-    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    candidates: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), info=OBJECT)
+    candidates: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True), info=ARRAY)
     # Messages as sent, with references in place of passages.
-    prompt: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    prompt: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), info=OBJECT)
     # Whether the history came from the caller, so that nobody knows whose text it is.
     has_foreign_text: Mapped[bool] = mapped_column(default=False)
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kb.errors import TraceNotFoundError
+from kb.errors import StorageError, TraceNotFoundError
 from kb.records import ChannelScores, Chunk, Hit, Passage, Turn
 from kb.storage.bases import source_record
 from kb.storage.documents import display_name
@@ -26,11 +26,22 @@ def read_trace(session: Session, trace_id: str) -> Trace:
 
     Raises:
         TraceNotFoundError: there is none of that id, or it has been dropped by age.
+        StorageError: what is stored of it has not the form that answers are stored in.
     """
     row = session.get(TraceRow, trace_id)
     if row is None:
         raise TraceNotFoundError(trace_id)
-    spans = _spans(session, trace_id)
+    try:
+        return _trace(session, row)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise StorageError(
+            f"the record of answer {trace_id} is damaged; `kb verify --repair` drops what cannot "
+            "be read of it"
+        ) from exc
+
+
+def _trace(session: Session, row: TraceRow) -> Trace:
+    spans = _spans(session, row.id)
     shown = [span for kind, span in spans if kind == "passage"]
     candidates = _candidates(session, row.candidates or ())
     passages = _passages(session, shown, (row.request or {}).get("shown", {}))

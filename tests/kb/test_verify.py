@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, insert, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from ingest.fake import FakeEmbedder
 from ingest.prepare import prepare
 from ingest.resplit import resplit, resplit_documents
 from ingest.splitter import SPLITTER
 from ingest.sync import SyncOptions, sync_folders
-from kb.cli.verify import ROUNDS
 from kb.errors import StorageError
 from kb.records import Flag, KnowledgeBase, Question
-from kb.repair import repair
+from kb.repair import verify_and_repair
 from kb.storage import sqlite as sqlite_storage
 from kb.storage.bases import find_or_add_source
 from kb.storage.documents import find_document, write_document
@@ -33,6 +32,7 @@ from kb.storage.tables import (
     JobRow,
     KnowledgeBaseRow,
 )
+from kb.storage.trace_reads import read_trace
 from kb.verify import VerifyReport, verify
 from kb.wiring import Services
 from tests.building import add_document, document_ids, make_base, open_services, prepared
@@ -63,16 +63,15 @@ def _kinds(services: Services) -> set[str]:
 
 def _repair(services: Services) -> list[str]:
     """Mend as `kb verify --repair` does."""
-    done: list[str] = []
-    for _ in range(ROUNDS):
-        done += repair(
-            services.database,
-            services.retriever,
-            services.blobs,
-            _verify(services).problems,
-            lambda ids: resplit_documents(services.sync_parts, ids),
-        )
-    return done
+    report = verify_and_repair(
+        services.database,
+        services.retriever,
+        services.blobs,
+        splitter=SPLITTER,
+        resplit_old=lambda: resplit(services.sync_parts),
+        resplit_documents=lambda ids: resplit_documents(services.sync_parts, ids),
+    )
+    return list(report.repaired)
 
 
 def test_a_sound_base_has_no_problems(services: Services, base: KnowledgeBase) -> None:
@@ -279,6 +278,15 @@ DAMAGE = {
         ),
         "database",
     ),
+    "pages cannot be read": (
+        _sql("UPDATE document_version SET page_starts = '[1, ' WHERE id = 1"),
+        "record",
+    ),
+    "flags are of another shape": (_sql("UPDATE document SET flags = '{}'"), "record"),
+    "weights of channels cannot be read": (
+        _sql("UPDATE knowledge_base SET channel_weights = x'00ff'"),
+        "record",
+    ),
     "a quote is not in the text": (
         _sql(
             "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
@@ -388,6 +396,46 @@ def test_a_damaged_text_is_read_again_by_the_next_ingest(
     assert _verify(services).ok
     hits = services.retriever.search(Question("pump checked", ("test",), 1)).hits
     assert hits[0].chunk.text == "The pump is checked weekly."
+
+
+def test_an_unreadable_record_of_an_answer_is_dropped_and_the_answer_kept(
+    services: Services, base: KnowledgeBase
+) -> None:
+    with services.database.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
+                "is_redacted, created_at, has_foreign_text, request) "
+                "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0, '[]')"
+            )
+        )
+
+    kinds = _kinds(services)
+    _repair(services)
+
+    assert kinds == {"record"}
+    with services.database.read() as session:
+        trace = read_trace(session, "t")
+    assert (trace.answer, trace.request) == ("a", None)
+
+
+def test_a_file_whose_pages_were_lost_is_read_again(services: Services, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("# Pumps\n\nThe pump is checked weekly.")
+    base = make_base(services.database)
+    sync_folders(services.sync_parts, base, [folder], SyncOptions())
+    with services.database.write() as session:
+        session.execute(text("UPDATE document_version SET headings = 'x'"))
+
+    _repair(services)
+    after_repair = _verify(services)
+    report = sync_folders(services.sync_parts, base, [folder], SyncOptions())
+
+    assert after_repair.ok
+    assert (report.added, report.failed) == (1, ())  # as for a text that is lost
+    with services.database.read() as session:
+        assert session.scalar(select(DocumentVersionRow.headings)) == [[0, 1, "Pumps"]]
 
 
 def test_damaged_uploaded_bytes_are_noticed_and_need_an_upload(services: Services) -> None:
