@@ -95,6 +95,16 @@ class JobRunner:
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._thread.start()
 
+    def check(self, base: KnowledgeBase) -> None:
+        """Refuse files for a base that a job could not write into, before they are sent.
+
+        Raises:
+            VersionMismatchError
+        """
+        from ingest.sync import check_writable
+
+        check_writable(self._parts(), base)
+
     def wake(self) -> None:
         """Say that a job was queued, so that it need not wait for the next look."""
         self._woken.set()

@@ -199,6 +199,15 @@ def sync_uploads(
     return _run(parts, base, work, options, started)
 
 
+def check_writable(parts: SyncParts, base: KnowledgeBase) -> None:
+    """Refuse a base that a sync could not write into.
+
+    Raises:
+        VersionMismatchError: its embedder is not here, or another version split or indexed it.
+    """
+    _target(parts, base)
+
+
 @dataclass(frozen=True, slots=True)
 class _Target:
     """A base, and the embedder that it has."""

@@ -47,6 +47,7 @@ async def upload(
     its other documents are removed, which asks for `yes` when it would remove more than half.
     """
     options = _options(root, prune, yes)
+    await run_in_threadpool(parts.jobs.check, base)
     reader = UploadReader(request.headers.get("content-type", ""), parts.blobs)
     try:
         async for piece in request.stream():

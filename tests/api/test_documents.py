@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from ingest.sync import SyncOptions, sync_folders
 from kb.storage.bases import find_base
+from kb.storage.tables import KnowledgeBaseRow
 from kb.wiring import Services
 
 
@@ -482,3 +484,16 @@ def test_flags_are_part_of_a_document(client: TestClient, upload: Any) -> None:
     assert document_at(client, "base", "a.html")["flags"] == [flag]
     assert document_at(client, "base", "b.md")["flags"] == []
     assert job["report"]["notes"] == [{"path": "a.html", "note": flag["detail"]}]
+
+
+def test_files_for_a_base_of_an_older_version_are_refused_before_they_are_sent(
+    client: TestClient, services: Services, handbook: str
+) -> None:
+    with services.database.write() as session:
+        session.execute(update(KnowledgeBaseRow).values(fulltext="old/0"))
+
+    refused = client.post(f"/kb/{handbook}/documents", files={"files": ("b.txt", b"new")})
+
+    assert refused.status_code == 409
+    assert "kb verify --repair" in refused.json()["error"]["message"]
+    assert "b.txt" not in paths_in(client, handbook)
