@@ -47,7 +47,10 @@ _CLEAR_GAIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was measured; shares are of the held-out half, None where nothing was refused."""
+    """What was measured: the shares on the held-out half, the curve and the channels on both.
+
+    `refusal_precision` is None where nothing was refused.
+    """
 
     threshold: float
     before: float

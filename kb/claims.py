@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from kb.numbers import chinese_to_int
+from kb.numbers import NUMERALS, chinese_to_int
 from kb.terms import is_han, normalise, segment
 from kb.units import (
     CURRENCY_SIGNS,
     ENGLISH_NUMBER,
-    HAN_DIGITS,
     HAN_UNITS,
     MONTH,
     MONTHS,
@@ -42,8 +41,8 @@ MAX_DIGITS = 40
 # First year of an era, less one.
 _ERAS = {"民国": 1911, "民國": 1911, "明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988,
          "令和": 2018, "公元前": 0, "西元前": 0}  # fmt: skip
-_N = rf"(?:\d{{1,4}}|[{HAN_DIGITS}元]{{1,5}})"
-_DAY = rf"(?:\d{{1,2}}|[{HAN_DIGITS}廿卅]{{1,3}})"
+_N = rf"(?:\d{{1,4}}|[{NUMERALS}元]{{1,5}})"
+_DAY = rf"(?:\d{{1,2}}|[{NUMERALS}廿卅]{{1,3}})"
 _DATE = re.compile(
     rf"(?P<era>民国|民國|明治|大正|昭和|平成|令和|公元前|西元前)?(?P<y>{_N})\s?年(?!代|[度级級])"
     rf"(?:\s?(?P<m>{_DAY})\s?月(?:份|\s?(?P<d>{_DAY})\s?[日号號])?)?"
@@ -57,7 +56,7 @@ _DATE = re.compile(
     r"|(?<![\d.,])(?P<bc>\d{1,4})\s?(?:bce?\b|b\.c\b)"
 )
 _DECADE = re.compile(
-    rf"(?:(?:\d{{1,2}}|[{HAN_DIGITS}]{{1,3}}|上|本)世[纪紀])?(\d{{2}}|\d{{4}}|[{HAN_DIGITS}]{{2,4}})\s?年代|\b(\d{{4}}|\d0)s\b"
+    rf"(?:(?:\d{{1,2}}|[{NUMERALS}]{{1,3}}|上|本)世[纪紀])?(\d{{2}}|\d{{4}}|[{NUMERALS}]{{2,4}})\s?年代|\b(\d{{4}}|\d0)s\b"
 )
 _MORNING = frozenset(["上午", "凌晨", "清晨", "早上", "am", "a.m"])
 _HALF = "上午|下午|傍晚|晚上|凌晨|清晨|早上|中午"
@@ -68,7 +67,7 @@ _CLOCK = re.compile(
     r"|\b(?P<h3>\d{1,2})\s?(?P<ap3>am|pm|a\.m|p\.m)\b"
 )
 _FRACTION = re.compile(
-    rf"(?P<den>[{HAN_DIGITS}\d]{{1,6}})分之(?P<num>[{HAN_DIGITS}\d点點.]{{1,9}})"
+    rf"(?P<den>[{NUMERALS}\d]{{1,6}})分之(?P<num>[{NUMERALS}\d点點.]{{1,9}})"
     r"|\b(?P<n>one|two|three|four|five)[\s-](?P<d>half|halves|third|quarter|fourth|fifth|sixth|eighth|tenth)s?\b"
     r"|(?<![\d/])(?P<a>\d{1,2})/(?P<b>\d{1,2})(?![\d/])"
 )
@@ -83,7 +82,7 @@ _NUMBER = re.compile(
     r"(?P<scale>\s?(?:百|千)?[万萬亿億]+|\s?[百千](?![\u4e00-\u9fff]?瓦|米|克)|\s(?:hundred|thousand|million|billion|"
     r"trillion|dozen)\b|(?:k|m|bn)\b(?=\s?$|\s?[,;.]))?(?:" + UNIT + r")?"
 )
-_HAN_NUMBER = re.compile(rf"[{HAN_DIGITS}]+(?:点[零〇一二三四五六七八九]+)?")
+_HAN_NUMBER = re.compile(rf"[{NUMERALS}]+(?:点[零〇一二三四五六七八九]+)?")
 _HAN_UNIT = re.compile(r"\s?(?:多|余|餘|来|几)?(?P<han>" + "|".join(HAN_UNITS) + ")")
 # No unit, and a noun that no list holds: either may be anything that can be counted.
 _UNKNOWN = frozenset(["", "?"])

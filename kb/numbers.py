@@ -1,40 +1,22 @@
 """Numbers as people write them, brought to one form so that they can be compared.
 
-``1,900``, ``１９００``, ``一千九百`` and ``1900.0`` are one number; ``百分之五`` and ``5 %``
-another. Not done: English number words, fractions, Roman numerals, conversion of units.
+``1,900``, ``1900.0`` and 一千九百 are one number. What stands around it is read elsewhere:
+`kb.quantities` for the terms of full text, `kb.claims` for what an answer claims.
 """
 
 import re
-import unicodedata
-from collections.abc import Iterator
 
 _DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _GROUPS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
-_NUMERAL = "[零〇一二三四五六七八九十百千万萬亿億两兩]"
+# Every character that a Chinese numeral is written with.
+NUMERALS = "零〇一二三四五六七八九十百千万萬亿億两兩"
 
 # Two or more numerals: one alone ("一般", "万一") is too often part of a word.
-CHINESE_NUMBER = re.compile(rf"{_NUMERAL}{{2,}}")
+CHINESE_NUMBER = re.compile(rf"[{NUMERALS}]{{2,}}")
 
 # Longer ones are no numbers, and Python refuses to write those of thousands of digits.
 _MAX_NUMERALS = 40
-
-_PERCENT_OF = re.compile(rf"百分之((?:{_NUMERAL}|[\d.])+)")
-_ARABIC = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
-
-
-def numbers_in(text: str) -> Iterator[str]:
-    """Yield every number of `text` in its canonical form, a percentage with ``%`` behind it.
-
-    A Chinese numeral counts from two characters on, or after 百分之.
-    """
-    folded = unicodedata.normalize("NFKC", text)
-    folded = _PERCENT_OF.sub(lambda match: f" {_arabic(match.group(1))}% ", folded)
-    folded = CHINESE_NUMBER.sub(lambda match: f" {_arabic(match.group())} ", folded)
-    for match in _ARABIC.finditer(folded):
-        percent = folded[match.end() : match.end() + 2].lstrip().startswith("%")
-        yield canonical(match.group()) + ("%" if percent else "")
-
 
 def canonical(number: str) -> str:
     """Return an Arabic number without separators, leading zeros and trailing decimal zeros."""
@@ -69,7 +51,3 @@ def chinese_to_int(numeral: str) -> int | None:
             return None
     return total + group + digit
 
-
-def _arabic(numeral: str) -> str:
-    value = chinese_to_int(numeral)
-    return numeral if value is None else str(value)

@@ -10,13 +10,12 @@ Not done: English months and number words, fractions, other calendars.
 import re
 from collections.abc import Iterator
 
-from kb.numbers import canonical, chinese_to_int
+from kb.numbers import NUMERALS, canonical, chinese_to_int
 
-_NUMERALS = "零〇一二三四五六七八九十百千万亿两"
 # Bounded: no longer one is read as a number by anybody, and Python refuses to.
-_CHINESE = rf"[{_NUMERALS}]{{1,20}}"
+_CHINESE = rf"[{NUMERALS}]{{1,20}}"
 _NUMBER = (
-    rf"(?:[0-9]{{1,20}}(?:,[0-9]{{3}}){{0,6}}(?:\.[0-9]{{1,20}})?|(?<![{_NUMERALS}]){_CHINESE})"
+    rf"(?:[0-9]{{1,20}}(?:,[0-9]{{3}}){{0,6}}(?:\.[0-9]{{1,20}})?|(?<![{NUMERALS}]){_CHINESE})"
 )
 # One character that makes a numeral before it a number, even one numeral alone.
 _UNITS = "年月日号时点分秒届章条款项级楼层代岁次名位个人元倍世天周"

@@ -54,19 +54,3 @@ def curve(answerable: Sequence[float], unanswerable: Sequence[float]) -> list[Cu
         )
         points.append(CurvePoint(threshold, answerable_refused, unanswerable_refused))
     return points
-
-
-def threshold_for(answerable: Sequence[float], target: float) -> float:
-    """Return the highest threshold that refuses at most `target` of the answerable questions.
-
-    It lies halfway between the supports of the last question refused and the first answered, so
-    that a question like either falls on its side. 0 without questions.
-    """
-    values = sorted(answerable)
-    if not values:
-        return 0.0
-    refused = int(target * len(values))
-    if refused >= len(values):
-        return 1.0
-    lower = values[refused - 1] if refused else 0.0
-    return (lower + values[refused]) / 2

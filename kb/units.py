@@ -7,7 +7,6 @@ into each other; currencies and imperial measures do not, since no fixed rate is
 import re
 from fractions import Fraction
 
-HAN_DIGITS = "零〇一二三四五六七八九十百千万萬亿億两兩"
 SCALES = {"百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
            "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
            "trillion": 10**12, "dozen": 12}  # fmt: skip
@@ -93,29 +92,11 @@ CURRENCY_SIGNS = {
     "rmb": "yuan",
 }
 
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["_", "_", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
 WORDS = {word: i for i, word in enumerate(_ONES)} | {
     word: 10 * i for i, word in enumerate(_TENS) if word != "_"
 }
@@ -128,48 +109,20 @@ ENGLISH_NUMBER = re.compile(
 ORDINALS = {
     word: i
     for i, word in enumerate(
-        [
-            "first",
-            "second",
-            "third",
-            "fourth",
-            "fifth",
-            "sixth",
-            "seventh",
-            "eighth",
-            "ninth",
-            "tenth",
-            "eleventh",
-            "twelfth",
-            "thirteenth",
-            "fourteenth",
-            "fifteenth",
-            "sixteenth",
-            "seventeenth",
-            "eighteenth",
-            "nineteenth",
-            "twentieth",
-        ],
+        (
+            "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
+            "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
+        ).split(),
         start=1,
     )
 }
 MONTHS = {
     name: i
     for i, names in enumerate(
-        [
-            "january jan",
-            "february feb",
-            "march mar",
-            "april apr",
-            "may",
-            "june jun",
-            "july jul",
-            "august aug",
-            "september sep sept",
-            "october oct",
-            "november nov",
-            "december dec",
-        ],
+        (
+            "january jan|february feb|march mar|april apr|may|june jun|july jul|august aug|"
+            "september sep sept|october oct|november nov|december dec"
+        ).split("|"),
         start=1,
     )
     for name in names.split()

@@ -11,7 +11,7 @@ import pytest
 from kb.compare_runs import compare, read_run
 from kb.errors import InvalidInputError
 from kb.eval_report import html_report
-from kb.refusal_curve import auroc, curve, threshold_for
+from kb.refusal_curve import auroc, curve
 
 
 def run_of(hits: list[int], *, with_details: bool = True) -> dict[str, Any]:
@@ -98,16 +98,13 @@ def test_a_file_that_is_no_run_is_refused(tmp_path: Path, text: str) -> None:
         read_run(tmp_path / "run.json")
 
 
-def test_curve_separation_and_threshold() -> None:
+def test_curve_and_separation() -> None:
     answerable, unanswerable = [0.2, 0.6, 0.8, 0.9], [0.1, 0.2, 0.5]
 
     assert auroc(answerable, unanswerable) == pytest.approx(10.5 / 12)
     assert auroc([], unanswerable) is None
     at = {p.threshold: p for p in curve(answerable, unanswerable)}
     assert (at[0.5].answerable_refused, at[0.5].unanswerable_refused) == (0.25, 0.6667)
-    assert threshold_for(answerable, 0.25) == pytest.approx(0.4)
-    assert threshold_for(answerable, 0.1) == pytest.approx(0.1)
-    assert threshold_for([], 0.1) == 0
 
 
 def test_the_report_is_whole_escaped_and_calls_nobody() -> None:
