@@ -10,7 +10,7 @@ from starlette.requests import Request
 from api.errors import HTTPError, status_for_name
 from api.parts import Parts
 from api.streaming import Prefetched, last_step
-from kb.chat import ChatAnswerer
+from kb.answers.chat import ChatAnswerer
 from kb.records import (
     Answer,
     AnswerEvent,

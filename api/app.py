@@ -25,7 +25,7 @@ from kb.config import Settings
 from kb.errors import KBError
 from kb.records import KnowledgeBase
 from kb.storage.bases import list_bases
-from kb.terms import query_terms
+from kb.text.terms import query_terms
 from kb.wiring import Services
 
 logger = logging.getLogger(__name__)

@@ -20,14 +20,14 @@ from typing import Any
 
 from ingest.fake import FakeEmbedder
 from ingest.splitter import SPLITTER
-from kb import index
 from kb.config import Settings
 from kb.records import Question
+from kb.retrieval import index
 from kb.storage import database as database_module
 from kb.storage.bases import list_bases
 from kb.storage.documents import list_chunks, list_documents
-from kb.terms import index_terms
-from kb.verify import verify
+from kb.text.terms import index_terms
+from kb.upkeep.verify import verify
 from kb.wiring import Services
 
 BASE = "drill"
@@ -58,7 +58,13 @@ class State:
 
 def warm_up() -> None:
     """Load what every child needs, once: modules, and the dictionary that segments Chinese."""
-    for name in ("ingest.sync", "kb.cli.ingest", "kb.cli.docs", "kb.erase", "alembic.command"):
+    for name in (
+        "ingest.sync",
+        "kb.cli.ingest",
+        "kb.cli.docs",
+        "kb.upkeep.erase",
+        "alembic.command",
+    ):
         import_module(name)
     index_terms("先读词典")
 

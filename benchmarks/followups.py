@@ -10,8 +10,8 @@ import random
 import sys
 from pathlib import Path
 
+from kb.questions.rewrite import self_contained
 from kb.records import Turn
-from kb.rewrite import self_contained
 
 
 def main(folder: Path) -> None:

@@ -33,10 +33,10 @@ from sqlalchemy.orm import Session
 from ingest.embedder import MiniLMEmbedder
 from ingest.splitter import SPLITTER
 from kb.embedder import Embedder, embedded_text, text_hash, unit_rows
-from kb.fusion import knows_scripts
 from kb.protocols import Vectors
 from kb.records import KnowledgeBase, LoadedDocument, Question, Source
-from kb.sentences import split_sentences
+from kb.refusal.support import DEFAULT_SUPPORT_THRESHOLD
+from kb.retrieval.fusion import knows_scripts
 from kb.storage.bases import (
     count_base,
     create_base,
@@ -63,8 +63,8 @@ from kb.storage.tables import (
     EmbeddingRow,
     SnapshotRow,
 )
-from kb.support import DEFAULT_SUPPORT_THRESHOLD
-from kb.terms import FULLTEXT, index_terms
+from kb.text.sentences import split_sentences
+from kb.text.terms import FULLTEXT, index_terms
 
 SEED = 7
 NAME = "million"
@@ -308,7 +308,7 @@ def _sentences_of(texts: Sequence[Path]) -> list[str]:
 
 def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list[str]) -> Any:
     """Return the figures of the base in `home`; changes made meanwhile are taken back."""
-    from kb.retrieve import Retriever
+    from kb.retrieval.retrieve import Retriever
 
     process = psutil.Process()
     material = load_material(texts, vectors or home / "sentences.npy")
@@ -343,7 +343,7 @@ def measure(home: Path, texts: Sequence[Path], vectors: Path | None, asked: list
 
 def save(home: Path) -> dict[str, Any]:
     """Write a snapshot; of the first one, with training, and of another return the time."""
-    from kb.index import IndexView
+    from kb.retrieval.index import IndexView
 
     database = Database.open(home)
     with database.read() as session:

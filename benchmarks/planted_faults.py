@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kb.citations import cite, is_supported
-from kb.question_sets import CorpusDocument, load_set
+from kb.answers.citations import cite, is_supported
+from kb.evaluation.question_sets import CorpusDocument, load_set
 from kb.records import ChannelScores, Chunk, Draft, Hit, Passage, Usage
-from kb.sentences import split_sentences
-from kb.terms import normalise
+from kb.text.sentences import split_sentences
+from kb.text.terms import normalise
 
 PARAPHRASES = Path(__file__).parent / "data" / "paraphrases.jsonl"
 SETS = ("zh_cmrc", "zh_hant_drcd", "en_squad")

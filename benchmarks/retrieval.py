@@ -37,11 +37,11 @@ from ingest.sync import SyncOptions, sync_folders
 from kb.config import load_settings
 from kb.embedder import Embedder
 from kb.errors import KnowledgeBaseNotFoundError
-from kb.fusion import knows_scripts
 from kb.records import KnowledgeBase, Question
+from kb.retrieval.fusion import knows_scripts
 from kb.storage.bases import find_base
 from kb.storage.documents import list_documents
-from kb.terms import FULLTEXT
+from kb.text.terms import FULLTEXT
 from kb.wiring import Services
 
 K = 5

@@ -24,7 +24,7 @@ from ingest.loaders.langchain import FileLoader
 from ingest.sync import SyncOptions, sync_folders
 from kb.config import Settings
 from kb.embedder import Embedder
-from kb.langchain_retriever import HybridRetriever
+from kb.retrieval.langchain_retriever import HybridRetriever
 from kb.wiring import Services
 from llm.fake import FakeChatModel
 

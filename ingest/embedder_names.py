@@ -12,7 +12,7 @@ from typing import Literal
 Pooling = Literal["", "cls", "mean"]
 
 # The scripts, by ISO 15924, that models for about 100 languages were trained on and that
-# `kb.fusion` tells apart.
+# `kb.retrieval.fusion` tells apart.
 MANY = frozenset(
     {"Latn", "Hani", "Hira", "Kana", "Hang", "Cyrl", "Grek"}
     | {"Arab", "Hebr", "Thai", "Deva", "Armn", "Geor"}

@@ -1,11 +1,11 @@
 """From a parsed file to chunks that are ready for their transaction. Pure functions."""
 
 from ingest.splitter import split
-from kb.citations import page_at
+from kb.answers.citations import page_at
 from kb.embedder import embedded_text, text_hash
 from kb.records import LoadedDocument
 from kb.storage.documents import PreparedChunk, PreparedDocument
-from kb.terms import index_terms
+from kb.text.terms import index_terms
 
 
 def prepare(path: str, stat_key: str, loaded: LoadedDocument) -> tuple[PreparedDocument, list[str]]:

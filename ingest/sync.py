@@ -60,7 +60,7 @@ from kb.storage.documents import (
 from kb.storage.embeddings import find_embeddings, store_embeddings, sweep_embeddings
 from kb.storage.jobs import is_any_job_live
 from kb.storage.traces import drop_uncited_versions
-from kb.terms import FULLTEXT
+from kb.text.terms import FULLTEXT
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from kb.citations import cite
+from kb.answers.citations import cite
 from kb.errors import KBError, StorageError
-from kb.fusion import script_of
 from kb.prompt import ordered
 from kb.protocols import Answerer, ChatModelAnswerer
+from kb.questions.rewrite import self_contained
 from kb.records import (
     Answer,
     AnswerEvent,
@@ -36,14 +36,14 @@ from kb.records import (
     Token,
     Usage,
 )
-from kb.retrieve import Retrieval, Retriever, check_question
-from kb.rewrite import self_contained
+from kb.refusal.support import support
+from kb.retrieval.retrieve import Retrieval, Retriever, check_question
 from kb.storage.bases import new_id, now
 from kb.storage.database import Database
 from kb.storage.trace_reads import shown_spans, turns_with_traces
 from kb.storage.traces import drop_old_traces, store_trace
-from kb.support import support
-from kb.trace import Details
+from kb.text.terms import has_han
+from kb.traces.trace import Details
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ class AskChain(Runnable[Question, Answer]):
             retriever: finds the passages.
             answerer: writes from them.
             trace_days: how long answers are kept; 0 keeps none, and drops those there are.
-            widen_chars: by how many characters passages may grow for a chat model (`kb.expand`).
+            widen_chars: by how many characters passages may grow for a chat model
+            (`kb.retrieval.expand`).
         """
         self._database = database
         self.retriever = retriever
@@ -252,7 +253,7 @@ class _Begun:
 
 def refusal_text(question: str) -> str:
     """Return the refusal in the question's language."""
-    return REFUSAL_ZH if any(script_of(c) == "Hani" for c in question) else REFUSAL_EN
+    return REFUSAL_ZH if has_han(question) else REFUSAL_EN
 
 
 def _refusal(text: str, chance: float, passages: Sequence[Passage], model: str) -> Answer:

@@ -18,8 +18,8 @@ from dataclasses import replace
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from kb.fusion import script_of
 from kb.records import Passage, Turn
+from kb.text.terms import has_han
 
 CountTokens = Callable[[str], int]
 
@@ -68,7 +68,7 @@ def build_messages(
         count_tokens: tokens of a text; default is `estimate_tokens`.
     """
     count = count_tokens or estimate_tokens
-    system = SYSTEM_ZH if is_chinese(question) else SYSTEM_EN
+    system = SYSTEM_ZH if has_han(question) else SYSTEM_EN
     asked = neutralise(question)
     left = budget_tokens - count(system) - count(asked) - 2 * TOKENS_PER_MESSAGE
     turns: list[Turn] = []
@@ -142,7 +142,3 @@ def estimate_tokens(text: str) -> int:
     """Return a cautious estimate: a token per CJK character, one per 3 other characters."""
     wide = sum(ord(character) > 0x2E7F for character in text)
     return wide + (len(text) - wide + 2) // 3
-
-
-def is_chinese(text: str) -> bool:
-    return any(script_of(character) == "Hani" for character in text)

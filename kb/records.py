@@ -44,7 +44,7 @@ class KnowledgeBase:
     support_threshold: float
     created_at: str
     # Weights of the channels ``dense`` and ``lexical``, >= 0, as measured for this base; None for
-    # those of `kb.fusion`.
+    # those of `kb.retrieval.fusion`.
     channel_weights: Mapping[str, float] | None = None
 
 

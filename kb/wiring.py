@@ -10,24 +10,24 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from kb.answers.extractive import ExtractiveAnswerer
 from kb.config import Settings
 from kb.embedder import Embedder
 from kb.errors import ConfigError, InvalidInputError
-from kb.extractive import ExtractiveAnswerer
 from kb.failpoints import failpoint
 from kb.models import find_model, model_in_use
 from kb.protocols import Answerer
 from kb.records import KnowledgeBase
-from kb.reranker import Reranker
-from kb.retrieve import Retriever
+from kb.refusal.support import DEFAULT_SUPPORT_THRESHOLD
+from kb.retrieval.reranker import Reranker
+from kb.retrieval.retrieve import Retriever
 from kb.storage.bases import check_name, create_base, delete_base
 from kb.storage.blobs import Blobs
 from kb.storage.database import Database
 from kb.storage.embeddings import sweep_embeddings
 from kb.storage.jobs import is_any_job_live
 from kb.storage.traces import drop_uncited_versions
-from kb.support import DEFAULT_SUPPORT_THRESHOLD
-from kb.terms import FULLTEXT
+from kb.text.terms import FULLTEXT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,7 +153,7 @@ class Services:
     @property
     def chat_model(self) -> Any:
         """The LangChain chat model that writes the answers, None for the extractive answerer."""
-        from kb.chat import ChatAnswerer
+        from kb.answers.chat import ChatAnswerer
 
         answerer = self.answerer
         return answerer.chat_model if isinstance(answerer, ChatAnswerer) else None
@@ -300,7 +300,7 @@ def chatglm_folder(settings: Settings) -> "Path | None":
 
 
 def _chat_answerer(settings: Settings, model: Any, **options: Any) -> Answerer:
-    from kb.chat import ChatAnswerer
+    from kb.answers.chat import ChatAnswerer
 
     answerer: Answerer = ChatAnswerer(
         model,

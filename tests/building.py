@@ -17,7 +17,7 @@ from kb.storage.database import Database
 from kb.storage.documents import PreparedChunk, PreparedDocument, WriteCounts, write_document
 from kb.storage.embeddings import store_embeddings
 from kb.storage.tables import DocumentRow
-from kb.terms import FULLTEXT, index_terms
+from kb.text.terms import FULLTEXT, index_terms
 from kb.wiring import Services
 
 

@@ -43,10 +43,10 @@ MAY_READ_ENVIRONMENT = ("kb/config.py", "ingest/parser_process.py")
 
 # Heavy or replaceable libraries, and the only files or folders that may know them.
 HOMES = {
-    "torch": ("llm/", "ingest/embedder.py", "kb/reranker.py"),
-    "transformers": ("llm/", "ingest/embedder.py", "kb/reranker.py"),
-    "sentence_transformers": ("llm/", "ingest/embedder.py", "kb/reranker.py"),
-    "faiss": ("kb/index.py",),
+    "torch": ("llm/", "ingest/embedder.py", "kb/retrieval/reranker.py"),
+    "transformers": ("llm/", "ingest/embedder.py", "kb/retrieval/reranker.py"),
+    "sentence_transformers": ("llm/", "ingest/embedder.py", "kb/retrieval/reranker.py"),
+    "faiss": ("kb/retrieval/index.py",),
     "fastapi": ("api/",),
     "starlette": ("api/",),
     "unstructured": ("ingest/loaders/",),

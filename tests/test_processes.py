@@ -10,7 +10,7 @@ from ingest.splitter import SPLITTER
 from kb.records import Question
 from kb.storage.bases import find_base
 from kb.storage.documents import list_documents
-from kb.verify import verify
+from kb.upkeep.verify import verify
 from tests.building import open_services
 
 INGEST = """

@@ -16,7 +16,7 @@ from ingest.splitter import SPLITTER
 from kb.storage.bases import find_base
 from kb.storage.documents import list_documents
 from kb.storage.jobs import list_jobs
-from kb.verify import verify
+from kb.upkeep.verify import verify
 from tests.building import open_services
 
 pytestmark = pytest.mark.slow

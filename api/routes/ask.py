@@ -12,7 +12,7 @@ from api.parts import Parts, PathBase, ServerParts
 from api.schemas import AskBody, SearchBody, WhyBody
 from api.streaming import EventStream, Prefetched, sse, steps_in_threads
 from kb.records import AnswerEvent, KnowledgeBase, Question
-from kb.why import why
+from kb.traces.why import why
 
 router = APIRouter(prefix="/kb/{kb}", tags=["questions"])
 

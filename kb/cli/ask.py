@@ -24,7 +24,7 @@ from kb.records import (
 if TYPE_CHECKING:
     from kb.cli.edge import Decorator
     from kb.records import Citation
-    from kb.trace import Trace
+    from kb.traces.trace import Trace
 
 _kbs_option = click.option(
     "--kb",

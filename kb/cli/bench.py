@@ -167,7 +167,7 @@ def _fill(services: "Services", n_chunks: int, sentences: Sequence[str]) -> str:
     from kb.storage.bases import find_or_add_source
     from kb.storage.documents import PreparedChunk, PreparedDocument, write_document
     from kb.storage.embeddings import store_embeddings
-    from kb.terms import index_terms
+    from kb.text.terms import index_terms
 
     base = _random_base(services)
     words = random.Random(SEED)
@@ -203,9 +203,9 @@ def _fill(services: "Services", n_chunks: int, sentences: Sequence[str]) -> str:
 def _random_base(services: "Services") -> "KnowledgeBase":
     """Create a base whose embedder knows Chinese too, so that dense always has a say."""
     from ingest.splitter import SPLITTER
+    from kb.refusal.support import DEFAULT_SUPPORT_THRESHOLD
     from kb.storage.bases import create_base
-    from kb.support import DEFAULT_SUPPORT_THRESHOLD
-    from kb.terms import FULLTEXT
+    from kb.text.terms import FULLTEXT
 
     spec = services.embedder.spec
     with services.database.write() as session:
@@ -220,10 +220,10 @@ def _random_base(services: "Services") -> "KnowledgeBase":
 
 
 def _measure(services: "Services", kb_id: str, questions: Sequence[str]) -> dict[str, Any]:
+    from kb.answers.extractive import ExtractiveAnswerer
     from kb.chain import AskChain
-    from kb.extractive import ExtractiveAnswerer
     from kb.records import Question
-    from kb.retrieve import Retriever
+    from kb.retrieval.retrieve import Retriever
     from kb.storage.bases import find_base
     from kb.storage.fulltext import FullText
 
@@ -301,7 +301,7 @@ def _column(path: Path, key: str) -> list[str]:
 
 
 def _sentences_of(texts: Sequence[str]) -> list[str]:
-    from kb.sentences import split_sentences
+    from kb.text.sentences import split_sentences
 
     spans = ((text, *span) for text in texts for span in split_sentences(text))
     return sorted({text[start:end] for text, start, end in spans if 15 <= end - start <= 300})

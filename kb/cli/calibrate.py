@@ -29,7 +29,7 @@ def calibrate(edge: Edge, kb: str, target: float, show: bool, as_json: bool) -> 
     No model is used. The threshold, the weights of dense and lexical search where others are
     clearly better, and the whole curve are stored in the knowledge base.
     """
-    from kb.calibrate import calibrate as measure
+    from kb.refusal.calibrate import calibrate as measure
 
     services = edge.services
     with services.database.read() as session:

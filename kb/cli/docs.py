@@ -162,7 +162,7 @@ def remove(
 
 
 def _prove(services: "Services", documents: list[Document], as_json: bool) -> int:
-    from kb.erase import erase
+    from kb.upkeep.erase import erase
 
     receipt = erase(services.database, services.retriever, services.blobs, documents)
     if as_json:

@@ -18,8 +18,8 @@ import click
 
 from kb.cli.edge import Edge
 from kb.errors import KnowledgeBaseNotFoundError
-from kb.evaluate import Target
-from kb.question_sets import CorpusDocument, QuestionSet
+from kb.evaluation.evaluate import Target
+from kb.evaluation.question_sets import CorpusDocument, QuestionSet
 
 if TYPE_CHECKING:
     from kb.records import Answer, Hit, KnowledgeBase
@@ -40,7 +40,7 @@ def eval_services(edge: Edge) -> "Iterator[Services]":
 
 
 def target_of(services: "Services", base: "KnowledgeBase", doc_ids: Mapping[str, str]) -> Target:
-    """Return the base as what `kb.evaluate.run` asks."""
+    """Return the base as what `kb.evaluation.evaluate.run` asks."""
     from sqlalchemy.exc import NoResultFound
 
     from kb.records import Question
@@ -85,9 +85,9 @@ def ingest_set(
 def _open_base(services: "Services", questions: QuestionSet) -> "KnowledgeBase":
     """Return the corpus's base as this version would create it; its name tells the versions."""
     from ingest.splitter import SPLITTER
+    from kb.refusal.support import DEFAULT_SUPPORT_THRESHOLD
     from kb.storage.bases import change_base, find_base
-    from kb.support import DEFAULT_SUPPORT_THRESHOLD
-    from kb.terms import FULLTEXT
+    from kb.text.terms import FULLTEXT
 
     versions = "\n".join((services.embedder.spec.identity, SPLITTER, FULLTEXT))
     digest = hashlib.sha256(versions.encode()).hexdigest()[:8]

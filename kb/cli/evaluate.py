@@ -10,11 +10,11 @@ import click
 from kb.cli.edge import Edge, json_option, pass_edge, print_json
 from kb.cli.eval_target import eval_services, ingest_set, target_of
 from kb.cli.machine import machine_line, print_machine
-from kb.compare_runs import Difference, compare, read_run
 from kb.errors import InvalidInputError
-from kb.eval_report import html_report
-from kb.evaluate import Outcome, details, figures, refusal_curve, run
-from kb.question_sets import QuestionSet, find_sets, load_set, sample
+from kb.evaluation.compare_runs import Difference, compare, read_run
+from kb.evaluation.eval_report import html_report
+from kb.evaluation.evaluate import Outcome, details, figures, refusal_curve, run
+from kb.evaluation.question_sets import QuestionSet, find_sets, load_set, sample
 
 if TYPE_CHECKING:
     from kb.wiring import Services
@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _write_report(path: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
-    from kb.support import DEFAULT_SUPPORT_THRESHOLD
+    from kb.refusal.support import DEFAULT_SUPPORT_THRESHOLD
 
     report = html_report(measured, machine=machine_line(), threshold=DEFAULT_SUPPORT_THRESHOLD)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from kb.cli.edge import Edge, json_option, kb_option, pass_edge, print_json
-from kb.feedback_set import export_feedback
+from kb.evaluation.feedback_set import export_feedback
 from kb.storage.bases import find_base
 
 

@@ -22,9 +22,9 @@ def replay(edge: Edge, trace: str, changes: tuple[str, ...], as_json: bool) -> i
     Without --with it must come out the same: exits with 1, and shows the difference, where it
     does not. With --with it shows what the change does to passages and text.
     """
-    from kb.replay import parse_changes
-    from kb.replay import replay as run
     from kb.storage.trace_reads import read_trace
+    from kb.traces.replay import parse_changes
+    from kb.traces.replay import replay as run
 
     changed = parse_changes(changes)
     with edge.services.database.read() as session:

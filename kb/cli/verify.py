@@ -17,8 +17,8 @@ def verify(edge: Edge, repair: bool, as_json: bool) -> int:
     """
     from ingest.resplit import resplit, resplit_documents
     from ingest.splitter import SPLITTER
-    from kb.repair import verify_and_repair
-    from kb.verify import verify as check
+    from kb.upkeep.repair import verify_and_repair
+    from kb.upkeep.verify import verify as check
 
     services = edge.services
     parts = services.database, services.retriever, services.blobs

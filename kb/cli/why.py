@@ -33,7 +33,7 @@ def why(
     as_json: bool,
 ) -> None:
     """Say where a document fell out: not read, no word shared, ranked too low, a duplicate..."""
-    from kb.why import why as explain
+    from kb.traces.why import why as explain
 
     services = edge.services
     asked = Question(question, (kb,), top_k or edge.settings.top_k, channel, filter=wanted)

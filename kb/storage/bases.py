@@ -189,7 +189,7 @@ def store_calibration(
     channel_weights: Mapping[str, float] | None,
     report: Mapping[str, Any],
 ) -> None:
-    """Store what `kb.calibrate` measured, in place of an earlier measurement."""
+    """Store what `kb.refusal.calibrate` measured, in place of an earlier measurement."""
     row = session.get(KnowledgeBaseRow, base.id)
     if row is None:
         raise KnowledgeBaseDeletedError(base.name)

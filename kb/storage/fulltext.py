@@ -1,7 +1,7 @@
 """Full text of one knowledge base: the lexical retriever, inside the caller's transaction.
 
-Terms come from `kb.terms`, storage and BM25 from FTS5 (`kb.storage.sqlite`). A question is never
-read as FTS5 syntax: each of its terms is looked up as a quoted string.
+Terms come from `kb.text.terms`, storage and BM25 from FTS5 (`kb.storage.sqlite`). A question is
+never read as FTS5 syntax: each of its terms is looked up as a quoted string.
 
 BM25 takes its time for every chunk that it scores, so the rarest terms of a question find the
 chunks, until `POSTING_BUDGET`; the others only add to the score of what those found. In a base
@@ -18,7 +18,15 @@ from sqlalchemy.orm import Session
 from kb.protocols import ChunkIds
 from kb.storage import sqlite
 from kb.storage.tables import KnowledgeBaseRow
-from kb.terms import TermStats, content_words, index_terms, is_han, is_single, pairs, query_terms
+from kb.text.terms import (
+    TermStats,
+    content_words,
+    index_terms,
+    is_han,
+    is_single,
+    pairs,
+    query_terms,
+)
 
 # A term in more chunks than this share says next to nothing.
 COMMON_SHARE = 0.4
@@ -159,7 +167,8 @@ class FullText:
     def stats(self, question: str) -> TermStats:
         """Return how many chunks hold each term of `question`.
 
-        One reading serves `search` and, with the pairs of Chinese content words, `kb.support`.
+        One reading serves `search` and, with the pairs of Chinese content words,
+        `kb.refusal.support`.
         """
         seq, n_chunks, known = self._known_frequencies()
         words = content_words(question)[:MAX_CANDIDATE_TERMS]

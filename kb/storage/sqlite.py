@@ -3,7 +3,7 @@
 PostgreSQL, should an issue ask for it, replaces this file and nothing else.
 
 Full text: one FTS5 table per knowledge base, because `bm25()` takes its statistics from the
-whole table. Terms are made by `kb.terms` and arrive joined by spaces; the `ascii` tokenizer
+whole table. Terms are made by `kb.text.terms` and arrive joined by spaces; the `ascii` tokenizer
 keeps each whole, since every non-ASCII character is a token character there and the few ASCII
 signs that terms hold are named below. The table keeps its own copy of the terms: this SQLite
 generation cannot delete from a contentless table.

@@ -266,7 +266,7 @@ class TraceRow(Base):
     created_at: Mapped[str] = mapped_column(Text)
     rewritten: Mapped[str | None] = mapped_column(Text)  # as it was looked up, if otherwise
     answer_span: Mapped[str | None] = mapped_column(Text)
-    # Parameters, software and history; `kb.trace` says what is in it.
+    # Parameters, software and history; `kb.traces.trace` says what is in it.
     request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), info=OBJECT)
     candidates: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True), info=ARRAY)
     # Messages as sent, with references in place of passages.

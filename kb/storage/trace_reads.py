@@ -18,7 +18,7 @@ from kb.storage.tables import (
     TracePassageRow,
     TraceRow,
 )
-from kb.trace import StoredSpan, Trace, unfolded
+from kb.traces.trace import StoredSpan, Trace, unfolded
 
 
 def read_trace(session: Session, trace_id: str) -> Trace:

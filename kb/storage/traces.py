@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from kb.records import Answer, Candidate, Passage, Turn
 from kb.storage.sqlite import MAX_VALUES
 from kb.storage.tables import DocumentVersionRow, FeedbackRow, TracePassageRow, TraceRow
-from kb.trace import Details, folded, request_of
+from kb.traces.trace import Details, folded, request_of
 
 REDACTED = "[removed with its document]"
 # What goes with the answer: all of it may hold text or names of the document.

@@ -21,7 +21,7 @@ from kb.protocols import Vectors
 from kb.records import KnowledgeBase, Question
 from kb.storage.bases import find_base
 from kb.storage.tables import EmbeddingRow
-from kb.verify import verify
+from kb.upkeep.verify import verify
 from kb.wiring import Services
 from tests.building import open_services
 from tests.ingest.checkpoints import make_embedder

@@ -20,7 +20,7 @@ from kb.errors import (
 )
 from kb.records import IngestReport, KnowledgeBase, Question
 from kb.storage.documents import find_document, list_documents, version_text
-from kb.verify import verify
+from kb.upkeep.verify import verify
 from kb.wiring import Services
 from tests.building import open_services
 from tests.ingest.files_samples import PICTURE, pdf

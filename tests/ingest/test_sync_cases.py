@@ -18,7 +18,7 @@ from kb.records import IngestReport, KnowledgeBase, Question
 from kb.storage.bases import list_sources
 from kb.storage.documents import find_document, find_version, list_documents, version_text
 from kb.storage.traces import redact_documents
-from kb.verify import verify
+from kb.upkeep.verify import verify
 from kb.wiring import Services
 from tests.building import open_services
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kb.chat import ChatAnswerer
-from kb.extractive import ExtractiveAnswerer
+from kb.answers.chat import ChatAnswerer
+from kb.answers.extractive import ExtractiveAnswerer
 from kb.protocols import Answerer
 from kb.records import (
     ChannelScores,

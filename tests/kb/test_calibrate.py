@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kb.calibrate import BOUNDS, _chosen, calibrate, left_out
 from kb.errors import InvalidInputError
 from kb.records import KnowledgeBase, Question
+from kb.refusal.calibrate import BOUNDS, _chosen, calibrate, left_out
 from kb.storage.bases import calibration_report, change_base, find_base
 from kb.wiring import Services
 from tests.building import add_document, make_base, open_services

@@ -7,7 +7,6 @@ import pytest
 
 from kb.chain import AskChain
 from kb.errors import AnswererError, InvalidInputError, KnowledgeBaseNotFoundError
-from kb.langchain_retriever import HybridRetriever
 from kb.records import (
     AnswerEvent,
     Draft,
@@ -20,6 +19,7 @@ from kb.records import (
     Token,
     Usage,
 )
+from kb.retrieval.langchain_retriever import HybridRetriever
 from kb.storage.documents import version_text
 from kb.storage.tables import TraceRow
 from kb.wiring import Services

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kb.chat import ChatAnswerer
+from kb.answers.chat import ChatAnswerer
 from kb.errors import AnswererError
 from kb.records import Drafted, Question, Token, Turn
 from llm.fake import FakeChatModel

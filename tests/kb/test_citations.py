@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.citations import cite, is_supported, page_at
-from kb.extractive import ExtractiveAnswerer
+from kb.answers.citations import cite, is_supported, page_at
+from kb.answers.extractive import ExtractiveAnswerer
 from kb.records import Draft, Drafted, Passage, Question, Usage
 from tests.kb.passages import make_hit, make_passages
 

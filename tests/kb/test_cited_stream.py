@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.cited_stream import with_citations
+from kb.answers.cited_stream import with_citations
 from kb.records import AnswerEvent, Cited, Draft, Drafted, Token, Usage
-from kb.sentences import split_sentences
+from kb.text.sentences import split_sentences
 from tests.kb.passages import make_passages
 
 PASSAGES = make_passages(
@@ -48,7 +48,7 @@ def test_a_stream_reads_each_passage_once(monkeypatch: pytest.MonkeyPatch) -> No
         texts.append(text)
         return split_sentences(text)
 
-    monkeypatch.setattr("kb.citations.split_sentences", spy)
+    monkeypatch.setattr("kb.answers.citations.split_sentences", spy)
     streamed(list(ANSWER))
     for passage in PASSAGES:
         assert texts.count(passage.hit.chunk.text) == 1

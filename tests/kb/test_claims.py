@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.planted_faults import N_ANSWERS, is_marked, paraphrases, plant
-from kb.citations import is_supported
-from kb.claims import claims_in
-from kb.question_sets import CorpusDocument
+from kb.answers.citations import is_supported
+from kb.answers.claims import claims_in
+from kb.evaluation.question_sets import CorpusDocument
 
 SAME = [
     ("2023年3月5日开业", "It opened on 2023-03-05."),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kb.compare_runs import compare, read_run
 from kb.errors import InvalidInputError
-from kb.eval_report import html_report
-from kb.refusal_curve import auroc, curve
+from kb.evaluation.compare_runs import compare, read_run
+from kb.evaluation.eval_report import html_report
+from kb.refusal.refusal_curve import auroc, curve
 
 
 def run_of(hits: list[int], *, with_details: bool = True) -> dict[str, Any]:

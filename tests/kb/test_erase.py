@@ -15,14 +15,14 @@ from sqlalchemy import insert, select
 from ingest.loaders import LOADERS
 from ingest.scan import FoundFile
 from ingest.sync import SyncOptions, sync_folders, sync_uploads
-from kb.erase import SKIPPED, Receipt, _search_files, erase
 from kb.errors import KBError, StorageError
-from kb.evidence import gather
 from kb.records import Document, KnowledgeBase, Question
 from kb.storage.bases import find_base
 from kb.storage.documents import list_documents, remove_documents
 from kb.storage.jobs import JobFile, create_job, finish_job
 from kb.storage.tables import JobFileRow, JobRow, TraceRow
+from kb.upkeep.erase import SKIPPED, Receipt, _search_files, erase
+from kb.upkeep.evidence import gather
 from kb.wiring import Services
 from tests.building import add_document, make_base, open_services
 from tests.ingest import office_samples as office

@@ -10,15 +10,15 @@ from kb.cli.edge import Edge
 from kb.cli.main import run
 from kb.config import Settings
 from kb.errors import InvalidInputError
-from kb.evaluate import (
+from kb.evaluation.evaluate import (
     Figures,
     Outcome,
     Target,
     figures,
     is_valid,
 )
-from kb.evaluate import run as ask_all
-from kb.question_sets import SetQuestion, find_sets, load_set, sample
+from kb.evaluation.evaluate import run as ask_all
+from kb.evaluation.question_sets import SetQuestion, find_sets, load_set, sample
 from kb.records import Answer, AnswerSpan, Citation, Hit
 from kb.storage.bases import change_base, list_bases
 from kb.wiring import Services

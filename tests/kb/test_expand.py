@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kb.answers.chat import ChatAnswerer
+from kb.answers.citations import cite
 from kb.chain import AskChain
-from kb.chat import ChatAnswerer
-from kb.citations import cite
 from kb.records import Draft, Passage, Question, Usage
 from kb.storage.documents import version_text
 from kb.storage.trace_reads import read_trace

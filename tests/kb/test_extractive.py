@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.extractive import MAX_SENTENCES, ExtractiveAnswerer, choose_sentences
+from kb.answers.extractive import MAX_SENTENCES, ExtractiveAnswerer, choose_sentences
+from kb.answers.spans import propose
+from kb.answers.typed import answer_type, read_question
 from kb.records import Draft, Drafted, Passage, Question, Token
-from kb.spans import propose
-from kb.typed import answer_type, read_question
 from tests.kb.passages import make_hit, make_passages
 
 LIBRARY = make_passages(

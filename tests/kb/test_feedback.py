@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from kb.erase import erase
 from kb.errors import InvalidInputError, TraceNotFoundError
-from kb.feedback_set import export_feedback
-from kb.question_sets import load_set
+from kb.evaluation.feedback_set import export_feedback
+from kb.evaluation.question_sets import load_set
 from kb.records import Answer, KnowledgeBase, Question, Turn
 from kb.storage.documents import list_documents, remove_documents
 from kb.storage.feedback import Rating, forget_rating, rate_answer
 from kb.storage.tables import FeedbackRow
+from kb.upkeep.erase import erase
 from kb.wiring import Services
 from tests.building import add_document, document_ids, make_base, open_services
 from tests.kb.test_cli import Shell

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from kb.question_sets import load_set
+from kb.evaluation.question_sets import load_set
 from kb.storage.database import Database
 from kb.storage.fulltext import FullText
 

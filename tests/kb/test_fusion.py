@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.fusion import channel_weights, fuse, knows_scripts
 from kb.records import EmbedderSpec
-from kb.terms import TermStats
+from kb.retrieval.fusion import channel_weights, fuse, knows_scripts
+from kb.text.terms import TermStats
 
 LATIN = EmbedderSpec("mini", "mini/1", 384, frozenset({"Latn"}))
 ALL = EmbedderSpec("m3", "m3/1", 1024, frozenset({"Latn", "Hani", "Cyrl"}))

@@ -15,9 +15,9 @@ from sqlalchemy import select
 
 from kb.embedder import unit_rows
 from kb.errors import IndexCorruptError
-from kb.index import FLAT_CHUNKS, FaissIndex, IndexView, lists_for
 from kb.protocols import VectorIndex, Vectors
 from kb.records import KnowledgeBase
+from kb.retrieval.index import FLAT_CHUNKS, FaissIndex, IndexView, lists_for
 from kb.storage.changes import append_changes, log_state, read_changes
 from kb.storage.database import Database
 from kb.storage.documents import remove_documents
@@ -458,7 +458,7 @@ def test_a_residual_index_is_refused(tmp_path: Path) -> None:
 _OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from kb.index import IndexView
+from kb.retrieval.index import IndexView
 from kb.storage.bases import find_base
 from kb.storage.database import Database
 from tests.building import add_document
@@ -503,7 +503,7 @@ def test_a_long_replay_goes_in_steps_and_ends_at_the_same_contents(
     view.open()
     for i in range(6):
         add_document(database, base, f"{i % 4}.txt", [f"text {i} {j}" for j in range(5)])
-    monkeypatch.setattr("kb.index.REPLAYED_EVENTS", 3)
+    monkeypatch.setattr("kb.retrieval.index.REPLAYED_EVENTS", 3)
 
     followed = view.contents()[0]
 
@@ -543,8 +543,8 @@ def test_searches_go_on_with_the_old_index_while_a_snapshot_is_written(
 def test_a_small_sync_writes_no_snapshot_of_a_large_base(
     database: Database, base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kb.index.SNAPSHOT_AFTER_EVENTS", 4)
-    monkeypatch.setattr("kb.index.SNAPSHOT_AFTER_SHARE", 1 / 2)
+    monkeypatch.setattr("kb.retrieval.index.SNAPSHOT_AFTER_EVENTS", 4)
+    monkeypatch.setattr("kb.retrieval.index.SNAPSHOT_AFTER_SHARE", 1 / 2)
     view = _view(database, base, tmp_path)
     assert not view.save_if_worthwhile()
     _fill(database, base, "a.txt", 20)
@@ -560,7 +560,7 @@ def test_a_small_sync_writes_no_snapshot_of_a_large_base(
 def test_a_lost_snapshot_of_a_large_base_is_written_again(
     database: Database, base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kb.index.SNAPSHOT_AFTER_EVENTS", 4)
+    monkeypatch.setattr("kb.retrieval.index.SNAPSHOT_AFTER_EVENTS", 4)
     _fill(database, base, "a.txt", 20)
     view = _view(database, base, tmp_path)
     view.save()

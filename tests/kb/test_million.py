@@ -8,11 +8,11 @@ import numpy as np
 from benchmarks.million import NAME, FixedQuestions, fill, ingest_chunks, load_material
 from ingest.splitter import SPLITTER
 from kb.embedder import unit_rows
-from kb.retrieve import Retriever
+from kb.retrieval.retrieve import Retriever
 from kb.storage.bases import find_base, find_or_add_source
 from kb.storage.blobs import Blobs
 from kb.storage.database import Database
-from kb.verify import verify
+from kb.upkeep.verify import verify
 
 
 def test_a_base_that_the_benchmark_made_passes_verification(tmp_path: Path) -> None:

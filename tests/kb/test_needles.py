@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb import needles
-from kb.needles import NEEDLE_BYTES, Finder, forms, is_telling, spread, telling_slice
+from kb.upkeep import needles
+from kb.upkeep.needles import NEEDLE_BYTES, Finder, forms, is_telling, spread, telling_slice
 
 
 @given(

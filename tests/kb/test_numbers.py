@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.numbers import canonical, chinese_to_int
+from kb.text.numbers import canonical, chinese_to_int
 
 
 @pytest.mark.parametrize(

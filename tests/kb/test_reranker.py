@@ -7,7 +7,7 @@ import pytest
 
 from kb.errors import ConfigError, RerankerError
 from kb.records import Question
-from kb.reranker import Reranker, find_reranker
+from kb.retrieval.reranker import Reranker, find_reranker
 from kb.wiring import Services
 from tests.building import add_document, make_base, open_services
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from kb.duplicates import SeenTexts
 from kb.errors import InvalidInputError
-from kb.index import FaissIndex
 from kb.records import Filter, Question
+from kb.retrieval.duplicates import SeenTexts
+from kb.retrieval.index import FaissIndex
 from kb.storage import fulltext as fulltext_file
 from kb.storage.documents import find_document
 from kb.storage.tables import DocumentVersionRow, SourceRow

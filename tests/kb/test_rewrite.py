@@ -8,8 +8,8 @@ import pytest
 from langchain_core.messages import BaseMessage
 
 from kb.errors import AnswererError
+from kb.questions.rewrite import is_faithful, self_contained
 from kb.records import Turn
-from kb.rewrite import is_faithful, self_contained
 
 BRIDGE = ("武汉长江大桥是哪一年建成的？", "武汉长江大桥于1957年建成通车。[1]")
 STRAUSS = ("Who designed the Golden Gate Bridge?", "Joseph Strauss")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.sentences import split_questions, split_sentences
+from kb.text.sentences import split_questions, split_sentences
 
 
 def sentences(text: str) -> list[str]:

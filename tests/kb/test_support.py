@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.antonyms import says_opposite
 from kb.records import EmbedderSpec, Hit
-from kb.support import DEFAULT_SUPPORT_THRESHOLD, support, word_match
-from kb.terms import TermStats, content_words, index_terms, pairs
+from kb.refusal.antonyms import says_opposite
+from kb.refusal.support import DEFAULT_SUPPORT_THRESHOLD, support, word_match
+from kb.text.terms import TermStats, content_words, index_terms, pairs
 from tests.kb.passages import make_hit
 
 LATIN = EmbedderSpec("mini", "mini/1", 384, frozenset({"Latn"}))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.terms import (
+from kb.text.terms import (
     TermStats,
     common_share,
     content_words,
@@ -232,7 +232,7 @@ def test_known_share_tells_a_foreign_question() -> None:
 def test_the_dictionary_is_loaded_silently_and_leaves_no_cache_behind(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kb import terms
+    from kb.text import terms
 
     terms._segmenter.cache_clear()
     cache = Path(tempfile.gettempdir()) / "jieba.cache"

@@ -10,20 +10,20 @@ import pytest
 from sqlalchemy import select
 
 from api.answers import event_data
+from kb.answers.chat import ChatAnswerer
+from kb.answers.citations import cite
 from kb.chain import AskChain
-from kb.chat import ChatAnswerer
-from kb.citations import cite
-from kb.erase import erase
 from kb.errors import EmbedderError, InvalidInputError, TraceNotFoundError
 from kb.prompt import ordered
 from kb.records import Answer, Filter, Finished, Question, Retrieved, Turn
-from kb.replay import Replay, parse_changes, replay
 from kb.storage.bases import find_base
 from kb.storage.documents import find_document, remove_documents
 from kb.storage.tables import TracePassageRow, TraceRow
 from kb.storage.trace_reads import read_trace
-from kb.trace import Trace
-from kb.why import Why, why
+from kb.traces.replay import Replay, parse_changes, replay
+from kb.traces.trace import Trace
+from kb.traces.why import Why, why
+from kb.upkeep.erase import erase
 from kb.wiring import Services
 from llm.fake import FakeChatModel
 from tests.building import add_document, make_base, open_services
@@ -462,7 +462,7 @@ def test_why_sees_a_prompt_without_room(services: Services) -> None:
 def test_why_calls_no_document_a_duplicate_that_only_ranks_low(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kb.why.MAX_TOP_K", 1)  # as if the base had more than 1,000 chunks
+    monkeypatch.setattr("kb.traces.why.MAX_TOP_K", 1)  # as if the base had more than 1,000 chunks
 
     found = explained(services, "cooling pump serviced", "valve.txt", top_k=1)
 

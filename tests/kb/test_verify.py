@@ -18,7 +18,6 @@ from ingest.splitter import SPLITTER
 from ingest.sync import SyncOptions, sync_folders
 from kb.errors import StorageError
 from kb.records import Flag, KnowledgeBase, Question
-from kb.repair import verify_and_repair
 from kb.storage import sqlite as sqlite_storage
 from kb.storage.bases import find_or_add_source
 from kb.storage.documents import find_document, write_document
@@ -33,7 +32,8 @@ from kb.storage.tables import (
     KnowledgeBaseRow,
 )
 from kb.storage.trace_reads import read_trace
-from kb.verify import VerifyReport, verify
+from kb.upkeep.repair import verify_and_repair
+from kb.upkeep.verify import VerifyReport, verify
 from kb.wiring import Services
 from tests.building import add_document, document_ids, make_base, open_services, prepared
 

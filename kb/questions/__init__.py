@@ -1,0 +1,1 @@
+"""From a follow-up to a question that needs no history."""

@@ -1,0 +1,1 @@
+"""When not to answer: the chance that the passages hold an answer, and its threshold."""

@@ -1,0 +1,1 @@
+"""Prove that everything agrees, mend it, and remove things without a trace."""
