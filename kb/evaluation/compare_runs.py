@@ -81,9 +81,11 @@ def read_run(path: Path) -> dict[str, Any]:
         sets = stored["sets"]
         if not all(isinstance(measured, dict) for measured in sets.values()):
             raise TypeError("a set is no object")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+    except OSError as exc:
+        raise InvalidInputError("--compare", f"cannot read {str(path)!r} ({exc.strerror})") from exc
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InvalidInputError(
-            "--compare", f"{str(path)!r} is no output of `kb eval --json` ({exc})"
+            "--compare", f"{str(path)!r} is no output of `kb eval --json`"
         ) from exc
     return dict(sets)
 

@@ -25,7 +25,7 @@ def allowed_chunks(
     """Return the ids of the chunks that fit, ascending, by base id; None where all do.
 
     Raises:
-        InvalidInputError: a document or folder that none of the bases has, or no day.
+        InvalidInputError: a document, folder or file type that none of the bases has, or no day.
     """
     if wanted == Filter():
         return None
@@ -58,6 +58,9 @@ def _conditions(session: Session, kb_ids: Sequence[str], wanted: Filter) -> list
         _check_exists(session, kb_ids, below, "folder", message)
         conditions.append(below)
     if wanted.types:
+        for extension in wanted.types:
+            message = f"no document is of type {extension!r}"
+            _check_exists(session, kb_ids, _is_of_type(extension), "types", message)
         conditions.append(or_(*map(_is_of_type, wanted.types)))
     day = func.substr(DocumentVersionRow.created_at, 1, 10)
     since, until = _day("since", wanted.since), _day("until", wanted.until)
@@ -71,7 +74,7 @@ def _conditions(session: Session, kb_ids: Sequence[str], wanted: Filter) -> list
 
 
 def _is_named(id_or_name: str) -> ColumnElement[bool]:
-    name = storable(id_or_name)
+    name = storable(id_or_name).removeprefix("./")
     return or_(
         DocumentRow.id == name,
         DocumentRow.path == name,

@@ -188,10 +188,11 @@ def _in_prompt(
 
 
 def _not_proposed(facts: Why) -> Why:
+    if not facts.shared and not facts.missing:
+        detail = "the question has no word that could be looked up"
+        return replace(facts, verdict="no_shared_term", detail=detail, remedy="ask in words")
     if not facts.shared:
-        detail = "it shares no word with the question" + (
-            f" ({', '.join(facts.missing)})" if facts.missing else ""
-        )
+        detail = f"it shares no word with the question ({', '.join(facts.missing)})"
         remedy = "ask in the document's words"
         return replace(facts, verdict="no_shared_term", detail=detail, remedy=remedy)
     detail = f"it is not among the best {MAX_TOP_K:,} of what the channels propose"

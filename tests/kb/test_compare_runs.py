@@ -127,3 +127,8 @@ def test_the_report_takes_a_set_that_shows_nothing() -> None:
 
     assert "<svg" not in report
     assert json.dumps(report)
+
+
+def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"cannot read .*No such file"):
+        read_run(tmp_path / "none.json")

@@ -8,6 +8,8 @@ import pytest
 from kb.errors import ConfigError, RerankerError
 from kb.records import Question
 from kb.retrieval.reranker import Reranker, find_reranker
+from kb.storage.bases import find_base
+from kb.traces.why import why
 from kb.wiring import Services
 from tests.building import add_document, make_base, open_services
 
@@ -96,6 +98,19 @@ def test_only_the_first_are_read_and_the_rest_stay_behind(services: Services) ->
     assert len(reader.read) == 2
     assert hits[0].chunk.text.strip() == max(reader.read, key=len)
     assert hits[2].channels.rerank is None
+
+
+def test_why_names_the_reranker_that_put_a_document_below(services: Services) -> None:
+    with services.database.read() as session:
+        base = find_base(session, "halls")
+    add_document(services.database, base, "short.txt", ["Pump oil."])
+    services.retriever._reranker, services.retriever._rerank_top = Reader(), 4
+    asked = Question("pump oil", ("halls",), 1)
+
+    found = why(services.database, services.retriever, services.answerer, asked, "short.txt")
+
+    assert found.verdict == "below_rerank"
+    assert found.remedy
 
 
 @pytest.mark.parametrize("name", ["bge-reranker-base", "/nowhere/at all", "x" * 500, "../.."])

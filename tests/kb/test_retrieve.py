@@ -55,7 +55,7 @@ def found(services: Services, wanted: Filter, **changes: object) -> set[str]:
         (Filter(types=("pdf",)), {"a/one.PDF"}),
         (Filter(types=(".MD", "pdf")), {"a/one.PDF", "a/b/two.md", "aa/three.md"}),
         (Filter(folder="a", types=("md",)), {"a/b/two.md"}),
-        (Filter(types=("xlsx",)), set()),
+        (Filter(documents=("./a/one.PDF",)), {"a/one.PDF"}),
     ],
 )
 def test_a_filter_is_exact_and_costs_no_recall(
@@ -94,6 +94,7 @@ def test_days_are_those_of_the_stored_text_and_both_included(services: Services)
     ("wanted", "field"),
     [
         (Filter(documents=("many.txt", "none.txt")), "documents"),
+        (Filter(types=("pdf", "pfd")), "types"),
         (Filter(folder="A"), "folder"),
         (Filter(folder="a_"), "folder"),
         (Filter(since="yesterday"), "since"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from api.answers import event_data
 from kb.answers.chat import ChatAnswerer
@@ -18,7 +18,7 @@ from kb.prompt import ordered
 from kb.records import Answer, Filter, Finished, Question, Retrieved, Turn
 from kb.storage.bases import find_base
 from kb.storage.documents import find_document, remove_documents
-from kb.storage.tables import TracePassageRow, TraceRow
+from kb.storage.tables import ChunkRow, DocumentRow, TracePassageRow, TraceRow
 from kb.storage.trace_reads import read_trace
 from kb.traces.replay import Replay, parse_changes, replay
 from kb.traces.trace import Trace
@@ -457,6 +457,35 @@ def test_why_sees_a_prompt_without_room(services: Services) -> None:
     larger = ChatAnswerer(FakeChatModel(), name="fake", context_tokens=4096, max_new_tokens=16)
     helped = why(services.database, services.retriever, larger, asked, "long.txt")
     assert helped.verdict == "shown"
+
+
+def test_why_tells_a_file_that_failed_from_a_text_that_is_not_split(services: Services) -> None:
+    with services.database.write() as session:
+        session.execute(
+            update(DocumentRow)
+            .where(DocumentRow.path == "pump.txt")
+            .values(status="failed", error="is encrypted")
+        )
+        session.execute(
+            delete(ChunkRow).where(
+                ChunkRow.document_id.in_(
+                    select(DocumentRow.id).where(DocumentRow.path == "valve.txt")
+                )
+            )
+        )
+
+    failed = explained(services, PUMP, "pump.txt")
+    unsplit = explained(services, PUMP, "valve.txt")
+
+    assert (failed.verdict, "is encrypted" in failed.detail) == ("failed", True)
+    assert "--retry-failed" in failed.remedy
+    assert (unsplit.verdict, unsplit.remedy) == ("no_chunks", "kb verify --repair")
+
+
+def test_why_blames_no_document_for_a_question_without_words(services: Services) -> None:
+    found = explained(services, "？！…", "canteen.txt", channel="lexical")
+
+    assert "no word that could be looked up" in found.detail
 
 
 def test_why_calls_no_document_a_duplicate_that_only_ranks_low(
