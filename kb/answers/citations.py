@@ -4,9 +4,8 @@ A model's own markers are not trusted: they are taken out, and only break ties. 
 an answer is compared with the sentences of the passages; the one it shares most with is quoted,
 and a marker is put where the sentence ends. Then every number, date, code and quoted name of the
 sentence must occur in the passage, in whatever form (`kb.answers.claims`), else the citation is
-marked
-unsupported: that catches the
-figure that was silently altered on the way from document to answer.
+marked unsupported: that catches the figure that was silently altered on the way from document to
+answer.
 
 Not checked: whether a sentence follows from its quote; that takes a model.
 """
