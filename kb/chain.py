@@ -15,7 +15,7 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from kb.answers.citations import cite
+from kb.answers.citations import ReadPassages, cite
 from kb.errors import KBError, StorageError
 from kb.prompt import ordered
 from kb.protocols import Answerer, ChatModelAnswerer
@@ -23,20 +23,23 @@ from kb.questions.rewrite import self_contained
 from kb.records import (
     Answer,
     AnswerEvent,
+    AnswerSpan,
     Candidate,
+    Citation,
     Draft,
     Drafted,
     EmbedderSpec,
     Failed,
     Finished,
     Hit,
+    KnowledgeBase,
     Passage,
     Question,
     Retrieved,
     Token,
     Usage,
 )
-from kb.refusal.support import support
+from kb.refusal.support import dense_background, support
 from kb.retrieval.retrieve import Retrieval, Retriever, check_question
 from kb.storage.bases import new_id, now
 from kb.storage.database import Database
@@ -171,6 +174,7 @@ class AskChain(Runnable[Question, Answer]):
             retrieval.hits,
             stats=retrieval.stats,
             spec=_shared_spec(retrieval),
+            background=dense_background(retrieval.candidates),
         )
         threshold = max((base.support_threshold for base in retrieval.bases), default=0.0)
         draft, ttft_ms = None, None
@@ -193,7 +197,7 @@ class AskChain(Runnable[Question, Answer]):
                 yield event
             if draft is None:
                 raise KBError("the answerer ended without an answer")
-            answer = _answer(draft, chance, begun.passages, self.answerer.model)
+            answer = self._proven(draft, chance, begun)
         usage = draft.usage if draft else Usage()
         answer = replace(
             answer,
@@ -205,6 +209,26 @@ class AskChain(Runnable[Question, Answer]):
             details = _details(begun, draft, threshold, self.answerer.model)
             answer = self._traced(begun.asked, answer, details)
         yield Finished(answer)
+
+    def _proven(self, draft: Draft, chance: float, begun: "_Begun") -> Answer:
+        text, citations, span = self.cited(draft, begun.passages, begun.retrieval.bases)
+        return Answer(
+            text=text,
+            refused=False,
+            support=chance,
+            answer_span=span,
+            citations=citations,
+            passages=begun.passages,
+            model=self.answerer.model,
+            is_cut_off=draft.is_cut_off,
+        )
+
+    def cited(
+        self, draft: Draft, passages: Sequence[Passage], bases: Sequence[KnowledgeBase]
+    ) -> tuple[str, tuple[Citation, ...], AnswerSpan | None]:
+        """Prove the citations of an answer from these bases; see `kb.answers.citations.cite`."""
+        read = ReadPassages(passages, self.retriever.likeness(bases))
+        return cite(draft, passages, read=read)
 
     def _traced(self, question: Question, answer: Answer, details: Details) -> Answer:
         """Store the answer and give it its trace id; "" where none is kept or the disk is full."""
@@ -265,20 +289,6 @@ def _refusal(text: str, chance: float, passages: Sequence[Passage], model: str) 
         citations=(),
         passages=tuple(passages),
         model=model,
-    )
-
-
-def _answer(draft: Draft, chance: float, passages: Sequence[Passage], model: str) -> Answer:
-    text, citations, span = cite(draft, passages)
-    return Answer(
-        text=text,
-        refused=False,
-        support=chance,
-        answer_span=span,
-        citations=citations,
-        passages=tuple(passages),
-        model=model,
-        is_cut_off=draft.is_cut_off,
     )
 
 

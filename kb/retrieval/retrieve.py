@@ -40,8 +40,9 @@ from kb.retrieval.expand import read_neighbours, widened
 from kb.retrieval.filters import allowed_chunks
 from kb.retrieval.fusion import channel_weights, fuse
 from kb.retrieval.hydrate import Place, VersionCache, read_chunk, read_places
+from kb.retrieval.likeness import Likeness
 from kb.retrieval.reranker import Reranker
-from kb.storage.bases import check_fulltext_version, find_base
+from kb.storage.bases import check_fulltext_version, find_base, list_bases
 from kb.storage.database import Database
 from kb.storage.fulltext import FrequencyCache, FullText
 from kb.text.terms import FULLTEXT, TermStats
@@ -166,6 +167,23 @@ class Retriever:
             candidates=candidates,
             notices=embedded.result().notices,
         )
+
+    def likeness(self, bases: Sequence[KnowledgeBase]) -> Likeness | None:
+        """Return a comparison of sentences, None where the bases' embedders differ or are gone."""
+        specs = {base.embedder.identity: base.embedder for base in bases}
+        if len(specs) != 1:
+            return None
+        try:
+            embedder = self._embedder.matching(*specs.values())
+        except EmbedderError:
+            return None
+        return Likeness(embedder) if embedder else None
+
+    def known_bases(self, kb_ids: Sequence[str]) -> list[KnowledgeBase]:
+        """Return those of the bases that are still there."""
+        with self._database.read() as session:
+            bases = {base.id: base for base in list_bases(session)}
+        return [bases[kb_id] for kb_id in kb_ids if kb_id in bases]
 
     def widened(self, passages: Sequence[Passage], *, room_chars: int) -> list[Passage]:
         """Return the passages with their neighbours, within `room_chars` more characters.

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-from kb.answers.citations import cite
 from kb.chain import AskChain
 from kb.errors import InvalidInputError, KBError
 from kb.protocols import ChatModelAnswerer
@@ -130,13 +129,14 @@ def _is_whole(trace: Trace, chain: AskChain) -> bool:
 def _again(chain: AskChain, trace: Trace, question: Question) -> str:
     """Write the answer again from the stored passages."""
     answerer = chain.answerer
+    bases = chain.retriever.known_bases((trace.request or {}).get("kbs", ()))
     if isinstance(answerer, ChatModelAnswerer):
         assert trace.prompt is not None
-        return cite(answerer.resend(trace.prompt), trace.passages)[0]
+        return chain.cited(answerer.resend(trace.prompt), trace.passages, bases)[0]
     worded = replace(question, text=trace.rewritten or question.text)
     for event in answerer.answer(worded, trace.passages):
         if isinstance(event, Drafted):
-            return cite(event.draft, trace.passages)[0]
+            return chain.cited(event.draft, trace.passages, bases)[0]
     raise KBError("the answerer ended without an answer")
 
 
