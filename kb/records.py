@@ -178,8 +178,19 @@ class ChannelScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """Another document that says the same as a hit, which is shown once."""
+
+    document_id: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that a retriever found. `score` in [0, 1], higher is better; `rank` from 1."""
+    """A chunk that a retriever found. `score` in [0, 1], higher is better; `rank` from 1.
+
+    `also_in` are documents whose chunks were left out because they say the same.
+    """
 
     rank: int
     score: float
@@ -187,6 +198,7 @@ class Hit:
     document: str
     chunk: Chunk
     channels: ChannelScores
+    also_in: tuple[Twin, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -201,6 +213,7 @@ class Hit:
             "heading": self.chunk.heading,
             "text": self.chunk.text,
             "channels": self.channels.to_dict(),
+            "also_in": [asdict(twin) for twin in self.also_in],
         }
 
 

@@ -110,6 +110,8 @@ def search(
         page = f", page {hit.chunk.page}" if hit.chunk.page else ""
         heading = f"  ({shown(hit.chunk.heading)})" if hit.chunk.heading else ""
         click.echo(f"[{hit.rank}] {hit.score:.3f}  {shown(hit.document)}{page}{heading}")
+        if hit.also_in:
+            click.echo(f"also in {shown(', '.join(twin.document for twin in hit.also_in))}")
         click.echo(shown(hit.chunk.text.strip()) + "\n")
     if not hits:
         click.echo("nothing found", err=True)

@@ -224,11 +224,19 @@ PER_QUESTION: Mapping[str, OfQuestion] = {
 
 
 def _distinct_documents(text: str, target: Target) -> tuple[str, ...]:
-    """Fetch hits until they come from 10 distinct documents, or there are no more."""
+    """Fetch hits until they come from 10 distinct documents, or there are no more.
+
+    Documents that a hit says it stands in as well come after the one it is shown from.
+    """
     wanted = DISTINCT_DOCUMENTS
     while True:
         hits = target.search(text, wanted)
-        ranked = dict.fromkeys(target.doc_ids.get(hit.chunk.document_id, "") for hit in hits)
+        found = (
+            document_id
+            for hit in hits
+            for document_id in (hit.chunk.document_id, *(t.document_id for t in hit.also_in))
+        )
+        ranked = dict.fromkeys(target.doc_ids.get(document_id, "") for document_id in found)
         if len(ranked) >= DISTINCT_DOCUMENTS or len(hits) < wanted or wanted >= MAX_TOP_K:
             return tuple(ranked)
         wanted = min(wanted * 3, MAX_TOP_K)

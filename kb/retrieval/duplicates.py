@@ -21,17 +21,17 @@ _NO_GAP = re.compile(rf"(?<!{_SPACED}) | (?!{_SPACED})")
 
 @dataclass(slots=True)
 class SeenTexts:
-    """The texts that were let through so far."""
+    """The texts that were let through so far, numbered from 0."""
 
-    _folded: set[str] = field(default_factory=set)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
-    def is_new(self, text: str) -> bool:
-        """Remember `text` and return True, or return False if a remembered one says the same."""
+    def twin_of(self, text: str) -> int | None:
+        """Return the number of the text that says the same; remember `text` if there is none."""
         folded = _without_layout(text)
-        if folded in self._folded:
-            return False
-        self._folded.add(folded)
-        return True
+        if folded in self._numbers:
+            return self._numbers[folded]
+        self._numbers[folded] = len(self._numbers)
+        return None
 
 
 def _without_layout(text: str) -> str:

@@ -34,6 +34,7 @@ from kb.records import (
     Notice,
     Passage,
     Question,
+    Twin,
 )
 from kb.retrieval.duplicates import SeenTexts
 from kb.retrieval.expand import read_neighbours, widened
@@ -393,8 +394,12 @@ class Retriever:
                     if place is not None and len(passages) < top_k:
                         version = self._versions.read(session, [place.version_id])[place.version_id]
                         chunk = read_chunk(place, version)
-                        dropped = "" if seen.is_new(chunk.text) else "duplicate"
-                        if not dropped:
+                        twin = seen.twin_of(chunk.text)
+                        if twin is not None:
+                            dropped = "duplicate"
+                            _add_twin(passages, twin, place)
+                        else:
+                            dropped = ""
                             hit = Hit(
                                 rank=len(passages) + 1,
                                 score=proposal.score,
@@ -408,6 +413,16 @@ class Retriever:
                 if len(passages) == top_k:
                     break
         return tuple(passages), tuple(candidates)
+
+
+def _add_twin(passages: list[Passage], index: int, place: Place) -> None:
+    """Note at a passage that another document says the same."""
+    hit = passages[index].hit
+    known = {hit.chunk.document_id, *(twin.document_id for twin in hit.also_in)}
+    if place.chunk.document_id not in known:
+        twin = Twin(place.chunk.document_id, place.document)
+        hit = replace(hit, also_in=(*hit.also_in, twin))
+        passages[index] = replace(passages[index], hit=hit)
 
 
 def check_question(question: Question) -> None:

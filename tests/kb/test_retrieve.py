@@ -151,14 +151,18 @@ def test_candidates_tell_what_became_of_each(services: Services) -> None:
 def test_a_page_that_was_stored_twice_is_shown_once(services: Services) -> None:
     [base] = services.retriever.search(Question("pump", ("halls",), 1)).bases
     text = "Filters of the ventilation are washed by the cleaners on Mondays, never on Fridays.\n"
-    for name in ("v1.txt", "copy of v1.txt"):
+    names = {"v1.txt", "copy of v1.txt", "v1 again.txt"}
+    for name in names:
         add_document(services.database, base, name, [text])
 
     retrieval = services.retriever.search(Question("ventilation filters washed", ("halls",), 5))
 
     dropped = [c for c in retrieval.candidates if c.dropped == "duplicate"]
-    assert len(dropped) == 1
-    assert sum("ventilation" in hit.chunk.text for hit in retrieval.hits) == 1
+    assert len(dropped) == 2
+    [hit] = [hit for hit in retrieval.hits if "ventilation" in hit.chunk.text]
+    said = [hit.document, *(twin.document for twin in hit.also_in)]
+    assert (len(said), set(said)) == (3, names)
+    assert hit.to_dict()["also_in"][0]["document"] == said[1]
     assert len(retrieval.hits) == 5
 
 
@@ -196,5 +200,5 @@ NOTICE = (
 def test_duplicates_differ_in_layout_only(one: str, other: str, is_same: bool) -> None:
     seen = SeenTexts()
 
-    assert seen.is_new(one)
-    assert seen.is_new(other) != is_same
+    assert seen.twin_of(one) is None
+    assert seen.twin_of(other) == (0 if is_same else None)

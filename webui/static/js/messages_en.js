@@ -104,6 +104,7 @@ export const MESSAGES = {
   ok: "OK",
   otherLanguage: "中文",
   page: "page {page}",
+  alsoIn: "The same stands in",
   pageRange: "{from}–{to} of {total}",
   pages: "Pages",
   passages: "Passages found ({n})",

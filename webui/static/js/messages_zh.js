@@ -93,6 +93,7 @@ export const MESSAGES = {
   ok: "确定",
   otherLanguage: "English",
   page: "第 {page} 页",
+  alsoIn: "同样的内容也在",
   pageRange: "{from}–{to}，共 {total}",
   pages: "分页",
   passages: "检索到的段落（{n}）",

@@ -27,6 +27,11 @@ export const noticeList = (notices = []) =>
       )
     : "";
 
+function alsoIn(twins) {
+  const names = twins.flatMap((twin, i) => [i ? ", " : " ", bdi(twin.document)]);
+  return h("p", { class: "fine" }, h("span", { text: "alsoIn" }), names);
+}
+
 function hitItem(hit) {
   const base = idOfBase(hit.kb);
   const open = () =>
@@ -54,6 +59,7 @@ function hitItem(hit) {
       pageView(hit.page),
       hit.heading ? bdi(hit.heading, { class: "fine heading-path" }) : null,
     ),
+    hit.also_in?.length ? alsoIn(hit.also_in) : null,
     h("p", { class: "hit-text", dir: "auto" }, hit.text.trim().replace(/\n\s*\n/g, "\n")),
     h(
       "p",
