@@ -102,10 +102,15 @@ def remove_model(home: Path, name: str) -> None:
     folder = find_model(home, name)
     if model_in_use(home) == name:
         (home / FOLDER / _IN_USE).unlink(missing_ok=True)
+    delete_folder(folder)
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete what is installed in `folder`; of a link only the link."""
     if folder.is_symlink():  # somebody keeps it elsewhere: only the link is ours
         folder.unlink()
         return
-    going = folder.with_name(f".{name}.removed")  # vanishes from lists at once
+    going = folder.with_name(f".{folder.name}.removed")  # vanishes from lists at once
     shutil.rmtree(going, ignore_errors=True)
     folder.rename(going)
     shutil.rmtree(going)

@@ -18,6 +18,7 @@ from kb.errors import KBError
 from kb.models import (
     EMBEDDERS,
     checkpoint_folder,
+    delete_folder,
     find_model,
     list_models,
     model_folder,
@@ -25,6 +26,7 @@ from kb.models import (
     remove_model,
     use_model,
 )
+from kb.storage.bases import list_bases
 
 if TYPE_CHECKING:
     from llm.config import Generation
@@ -262,12 +264,35 @@ def use(edge: Edge, name: str) -> None:
 @yes_option
 @pass_edge
 def remove(edge: Edge, name: str, yes: bool) -> None:
-    """Delete the installed model NAME. The checkpoint it was made from stays."""
-    folder = find_model(edge.settings.home, name)
+    """Delete the installed model or embedder NAME. The checkpoint a model was made from stays.
+
+    An embedder that a knowledge base uses is kept: `kb reembed` moves the base to another first.
+    """
+    from ingest.embedder_folders import installed_names
+
+    home = edge.settings.home
+    is_embedder = name in installed_names(home) and name not in list_models(home)
+    if is_embedder:
+        _check_unused(edge, name)
+    folder = home / EMBEDDERS / name if is_embedder else find_model(home, name)
     if not yes:
         confirm(f"Delete {name} ({_size_bytes(folder) / 1e9:.1f} GB)?")
-    remove_model(edge.settings.home, name)
+    if is_embedder:
+        delete_folder(folder)
+    else:
+        remove_model(home, name)
     click.echo(f"removed {name}")
+
+
+def _check_unused(edge: Edge, name: str) -> None:
+    """Refuse to remove an embedder whose knowledge bases would lose their dense search."""
+    with edge.services.database.read() as session:
+        users = [base.name for base in list_bases(session) if base.embedder.name == name]
+    if users:
+        raise KBError(
+            f"{name!r} is the embedder of {', '.join(users)}; move "
+            f"{'it' if len(users) == 1 else 'them'} with `kb reembed` first"
+        )
 
 
 def _embedder_rows(edge: Edge) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.orm import Session
 
-from kb.records import Answer, Candidate, Passage, Turn
+from kb.records import Answer, Candidate, Chunk, Citation, Passage, Turn
 from kb.storage.sqlite import MAX_VALUES
 from kb.storage.tables import DocumentVersionRow, FeedbackRow, TracePassageRow, TraceRow
 from kb.traces.trace import Details, folded, request_of
@@ -74,46 +74,29 @@ def store_trace(
     session.flush()
     if is_redacted:
         return
-    rows = [
-        {
-            "trace_id": trace_id,
-            "kind": "passage",
-            "number": passage.number,
-            "document_id": passage.hit.chunk.document_id,
-            "version_id": passage.hit.chunk.version_id,
-            "start": passage.hit.chunk.start,
-            "end": passage.hit.chunk.end,
-            "quote": "",
-        }
-        for passage in answer.passages
-    ] + [
-        {
-            "trace_id": trace_id,
-            "kind": "citation",
-            "number": number,
-            "document_id": citation.document_id,
-            "version_id": citation.version_id,
-            "start": citation.start,
-            "end": citation.end,
-            "quote": citation.quote,
-        }
-        for number, citation in enumerate(answer.citations, start=1)
+    shown = [_row(p.number, p.hit.chunk) for p in answer.passages]
+    cited = [_row(n, c) | {"quote": c.quote} for n, c in enumerate(answer.citations, start=1)]
+    before = [
+        {"number": n, "document_id": id_, "version_id": 0, "start": 0, "end": 0}
+        for n, id_ in enumerate(_documents_of(session, known), start=1)
     ]
-    rows += [
-        {
-            "trace_id": trace_id,
-            "kind": "history",
-            "number": number,
-            "document_id": document_id,
-            "version_id": 0,
-            "start": 0,
-            "end": 0,
-            "quote": "",
-        }
-        for number, document_id in enumerate(_documents_of(session, known), start=1)
+    rows = [
+        {"quote": "", **row, "trace_id": trace_id, "kind": kind}
+        for kind, found in (("passage", shown), ("citation", cited), ("history", before))
+        for row in found
     ]
     if rows:
         session.execute(insert(TracePassageRow), rows)
+
+
+def _row(number: int, span: Chunk | Citation) -> dict[str, Any]:
+    return {
+        "number": number,
+        "document_id": span.document_id,
+        "version_id": span.version_id,
+        "start": span.start,
+        "end": span.end,
+    }
 
 
 def _known_turns(session: Session, history: Sequence[Turn]) -> list[str | None]:

@@ -251,6 +251,14 @@ def test_the_command_moves_between_two_real_checkpoints(
         rows = json.loads(capsys.readouterr().out)
         assert {row["name"] for row in rows} == {"all-MiniLM-L6-v2", "latin", "m3e-base"}
         assert run(["reembed", "--kb", "halls", "--embedder", "nowhere"], edge) == 1
+        capsys.readouterr()
+
+        assert run(["model", "remove", "m3e-base", "--yes"], edge) == 1
+        assert "halls" in capsys.readouterr().err
+        assert both.is_dir()
+        assert run(["reembed", "--kb", "halls", "--embedder", str(latin)], edge) == 0
+        assert run(["model", "remove", "m3e-base", "--yes"], edge) == 0
+        assert not both.exists()
 
 
 def test_a_base_whose_embedder_is_gone_answers_by_full_text_and_says_so(
