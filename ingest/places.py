@@ -17,6 +17,8 @@ import numpy.typing as npt
 from kb.records import Heading
 
 CONTEXT = 16  # characters hashed on each side of a place
+# Longest line that an indented paragraph stays with; less than a chunk, so that it is seen whole.
+_MAX_HEAD_CHARS = 150
 
 # Strengths, strongest last. A heading of level n has HEADING + 1 - n, at least HEADING - 3.
 PUNCTUATION = 0  # before closing punctuation
@@ -26,9 +28,10 @@ WHITE_SPACE = 3
 CLAUSE = 4
 PROTECTED_LINE = 5  # inside a code fence or between two table rows
 SENTENCE = 6
-LINE = 7
-PARAGRAPH = 8
-HEADING = 12
+LINE = 7  # also a paragraph that is indented below a line of its own, which names it
+INDENTED = 8  # a paragraph that is indented
+PARAGRAPH = 9
+HEADING = 13
 
 # Traits of a character, as bits.
 _WIDE = 1
@@ -203,9 +206,35 @@ def _strengths(traits: _Traits, places: Ints) -> Strengths:
     strengths[is_end] = SENTENCE
     strengths[(breaks == 1) & ~is_soft] = LINE
     strengths[breaks >= 2] = PARAGRAPH
+    indents = _indents(traits)
+    strengths[(breaks >= 2) & (indents[places] > 0)] = INDENTED
+    strengths[(breaks >= 2) & _is_body(traits, places, previous, n_breaks, indents)] = LINE
     strengths[is_closing & ~is_spaced] = PUNCTUATION
     strengths[(previous >= 0) & (breaks == 0) & _list_numbers(traits)[previous]] = WIDE_CHARACTER
     return strengths
+
+
+def _indents(traits: _Traits) -> Ints:
+    """For each offset, the number of characters before it on its line."""
+    offsets = np.arange(len(traits))
+    newlines = np.where((traits & _NEWLINE) != 0, offsets, -1)
+    return offsets - 1 - np.concatenate(([-1], np.maximum.accumulate(newlines)[:-1]))
+
+
+def _is_body(traits: _Traits, places: Ints, previous: Ints, n_breaks: Ints, indents: Ints) -> Bools:
+    """Tell which places begin a paragraph that is indented below a line of its own.
+
+    Such a line names what follows: a setting and its description, a signature and its body.
+    """
+    before = _previous_solid(traits)
+    is_first_on_line = n_breaks[:-1] > n_breaks[before + 1]
+    is_first_on_line[before < 0] = True
+    is_first_on_line &= (traits & _SPACE) == 0
+    first_on_line = np.maximum.accumulate(np.where(is_first_on_line, np.arange(len(traits)), 0))
+    head = first_on_line[np.maximum(previous, 0)]
+    is_alone = (before[head] < 0) | (n_breaks[head] - n_breaks[before[head] + 1] >= 2)
+    is_near = places - head <= _MAX_HEAD_CHARS
+    return (previous >= 0) & is_alone & is_near & (indents[places] > indents[head])
 
 
 def _previous_solid(traits: _Traits) -> Ints:

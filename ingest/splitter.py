@@ -32,7 +32,7 @@ from kb.records import Heading, Span
 MIN_WIDTH = 320
 MAX_WIDTH = 1280
 
-SPLITTER = f"local-maximum/1 min={MIN_WIDTH} max={MAX_WIDTH} context={CONTEXT}"
+SPLITTER = f"local-maximum/2 min={MIN_WIDTH} max={MAX_WIDTH} context={CONTEXT}"
 
 # Texts are looked at in blocks of this many characters to bound memory: about 100 bytes each.
 _BLOCK_CHARS = 1 << 20

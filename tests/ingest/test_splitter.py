@@ -24,6 +24,7 @@ ODD = (
     "\r\n",
     "\u3000",
     "\t",
+    "\n\n    ",
     "一",
     "a",
     "。",
@@ -224,6 +225,21 @@ def test_a_code_block_that_fits_is_not_cut_where_prose_can_be() -> None:
 
     for piece in pieces(text, split(text, ())):
         assert piece.count("```") % 2 == 0
+
+
+def test_a_setting_stays_with_what_is_indented_below_it() -> None:
+    source = random.Random(4)
+
+    def entry(i: int) -> str:
+        facts = "".join(f"    It is read at start {source.randrange(99)}.\n" for _ in range(6))
+        return f".. data:: SETTING_{i}\n\n{facts}\n    Since 2.{i}.\n\n    Default: {i}\n\n"
+
+    text = "".join(map(entry, range(60)))
+
+    spans = pieces(text, split(text, ()))
+
+    assert len(spans) > 20
+    assert all(piece.startswith(".. data:: SETTING_") for piece in spans)
 
 
 def test_cuts_prefer_the_ends_of_sentences() -> None:
