@@ -6,7 +6,8 @@ is.
 
 A sentence is scored by the share of the question's words it holds, by rarity among the sentences
 at hand. Words that stand only in its heading, in the header of its table or in the sentence
-before it count less: that is where a sentence's subject often is.
+before it count less: that is where a sentence's subject often is. Those of the line that it is
+indented below count nearly in full: it names what the sentence is about.
 """
 
 import re
@@ -33,6 +34,7 @@ MAX_PASSAGE_CHARS = 8_000
 
 # What a word counts for that stands not in the sentence but in what it depends on.
 _CONTEXT_CREDIT = 0.4
+_PARENT_CREDIT = 0.8
 # What holding a candidate of the asked type is worth, and the first passage over the last.
 _TYPE_BONUS = 0.15
 # A title, a table's header or the line before a list names the subject and tells nothing.
@@ -57,7 +59,7 @@ class Sentence:
 
     `text` is the same with the breaks of wrapped lines taken out. `is_heading` is a heading in
     the document, `is_label` what looks like a title. `own` and `context` are the terms of the
-    sentence and of what it depends on.
+    sentence and of what it depends on, `parents` those of the lines that it is indented below.
     """
 
     passage: int
@@ -68,6 +70,7 @@ class Sentence:
     is_label: bool
     own: frozenset[str]
     context: frozenset[str]
+    parents: frozenset[str]
 
 
 class ExtractiveAnswerer:
@@ -153,7 +156,9 @@ def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
     text = chunk.text[:MAX_PASSAGE_CHARS]
     heading = frozenset(index_terms(chunk.heading).split())
     before: frozenset[str] = frozenset()
+    parents: frozenset[str] = frozenset()
     header: frozenset[str] | None = None
+    above: list[tuple[int, frozenset[str]]] = []  # indents, increasing, and terms
     for start, end in split_sentences(text):
         end = min(end, start + MAX_SENTENCE_CHARS)
         piece = text[start:end]
@@ -161,6 +166,11 @@ def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
         if not own:
             continue  # a ruler, the line under a table's header
         is_row = _TABLE_ROW.match(piece) is not None
+        line_start = text.rfind("\n", 0, start) + 1
+        if not text[line_start:start].strip():  # it begins its line
+            above = [(indent, terms) for indent, terms in above if indent < start - line_start]
+            parents = frozenset().union(*(terms for _, terms in above))
+            above.append((start - line_start, own))
         context = heading | (header if is_row and header is not None else before)
         is_header = is_row and header is None
         if is_header:
@@ -176,6 +186,7 @@ def _sentences(index: int, passage: Passage) -> Iterator[Sentence]:
             is_label=is_header or (len(piece) < 60 and _LABEL.match(piece) is not None),
             own=own,
             context=context,
+            parents=parents,
         )
         before = own
 
@@ -206,6 +217,7 @@ def _score(
         * max(
             word_match(word, sentence.own),
             _CONTEXT_CREDIT * word_match(word, sentence.context),
+            _PARENT_CREDIT * word_match(word, sentence.parents),
         )
         for word, rarity in rarities.items()
     )

@@ -161,3 +161,14 @@ def test_a_short_answer_is_found_or_left_out(
 def test_the_draft_carries_the_short_answer() -> None:
     draft = drafted("公司是哪一年成立的？", make_passages("公司成立于2009年。总部在苏州。"))
     assert draft.answer_span == "2009年"
+
+
+def test_the_line_that_names_a_setting_counts_for_what_is_indented_below_it() -> None:
+    passages = make_passages(
+        "session_name\n\n    Default: cookie.\n\n"
+        "session_lifetime\n\n    How long a session is kept.\n\n    Default: 31 days.\n",
+    )
+
+    chosen = choose_sentences("What is the default of session_lifetime?", passages)
+
+    assert chosen[0].text == "Default: 31 days."
