@@ -165,10 +165,10 @@ def test_the_draft_carries_the_short_answer() -> None:
 
 def test_the_line_that_names_a_setting_counts_for_what_is_indented_below_it() -> None:
     passages = make_passages(
-        "session_name\n\n    Default: cookie.\n\n"
-        "session_lifetime\n\n    How long a session is kept.\n\n    Default: 31 days.\n",
+        "cookie_age\n\n    Default: 7 days.\n\n"
+        "idle_limit\n\n    How long nothing may happen.\n\n    Default: 31 days.\n",
     )
 
-    chosen = choose_sentences("What is the default of session_lifetime?", passages)
+    chosen = choose_sentences("What is the default of idle_limit?", passages)
 
     assert chosen[0].text == "Default: 31 days."
