@@ -22,6 +22,7 @@ from typing import Any
 from ingest.embedder_names import KNOWN_EMBEDDERS, NEED_CODE, Pooling
 from kb.errors import ConfigError, EmbedderError
 from kb.models import EMBEDDERS
+from kb.records import EmbedderSpec
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,15 @@ def remembered(home: Path) -> Iterator[InstalledFolder]:
 
 def installed_names(home: Path) -> list[str]:
     """Return the names of the embedders in the data folder, sorted."""
-    return sorted(path.parent.name for path in (home / EMBEDDERS).glob("*/config.json"))
+    names = (path.parent.name for path in (home / EMBEDDERS).glob("*/config.json"))
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def is_made_by(spec: EmbedderSpec, home: Path, name: str) -> bool:
+    """Tell whether a base's embedder is the one of this name in the data folder."""
+    folder = str((home / EMBEDDERS / name).resolve())
+    digests = {each.digest[:24] for each in remembered(home) if each.settings.folder == folder}
+    return spec.name == name or spec.identity.split("/", 1)[0] in digests
 
 
 def find_folder(home: Path, name_or_folder: str) -> Path:

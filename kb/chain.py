@@ -106,9 +106,10 @@ class AskChain(Runnable[Question, Answer]):
         return self._call_with_config(self._answer, input, config)
 
     def events(self, question: Question) -> Iterator[AnswerEvent]:
-        """Yield one Retrieved, the answer's Tokens, then one Finished.
+        """Yield one Retrieved, the answer's Tokens, with a chat model Cited ones among them, then
+        one Finished.
 
-        What can fail cheaply fails before the first event; later failures arrive as Failed.
+        What can fail cheaply fails before the first event; a later failure ends them with Failed.
 
         Raises:
             KBError: before the first event only.
@@ -122,10 +123,7 @@ class AskChain(Runnable[Question, Answer]):
             KBError
         """
         begun = self._begin(question, looked_up=looked_up)
-        for event in self._tokens_and_end(begun, is_stored=False):
-            if isinstance(event, Finished):
-                return event.answer
-        raise KBError("the answerer ended without an answer")
+        return _finished(self._tokens_and_end(begun, is_stored=False))
 
     def _begin(self, question: Question, *, looked_up: str | None = None) -> "_Begun":
         """Word the question, find its passages, and put these into the order of the prompt."""
@@ -227,7 +225,7 @@ class AskChain(Runnable[Question, Answer]):
         self, draft: Draft, passages: Sequence[Passage], bases: Sequence[KnowledgeBase]
     ) -> tuple[str, tuple[Citation, ...], AnswerSpan | None]:
         """Prove the citations of an answer from these bases; see `kb.answers.citations.cite`."""
-        read = ReadPassages(passages, self.retriever.likeness(bases))
+        read = ReadPassages(passages, self.retriever.similarity(bases))
         return cite(draft, passages, read=read)
 
     def _traced(self, question: Question, answer: Answer, details: Details) -> Answer:
@@ -253,10 +251,7 @@ class AskChain(Runnable[Question, Answer]):
 
     def _answer(self, question: Question) -> Answer:
         """Run to the end; a failure on the way is raised instead of yielded."""
-        for event in self._tokens_and_end(self._begin(question)):
-            if isinstance(event, Finished):
-                return event.answer
-        raise KBError("the answerer ended without an answer")
+        return _finished(self._tokens_and_end(self._begin(question)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +268,14 @@ class _Begun:
     passages: tuple[Passage, ...]
     started: float
     retrieve_ms: float
+
+
+def _finished(events: Iterator[AnswerEvent]) -> Answer:
+    """Run to the end and return the answer."""
+    for event in events:
+        if isinstance(event, Finished):
+            return event.answer
+    raise KBError("the answerer ended without an answer")
 
 
 def refusal_text(question: str) -> str:

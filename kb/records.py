@@ -178,9 +178,10 @@ class ChannelScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class Duplicate:
     """Another document that says the same as a hit, which is shown once."""
 
+    kb: str
     document_id: str
     document: str
 
@@ -189,7 +190,8 @@ class Twin:
 class Hit:
     """A chunk that a retriever found. `score` in [0, 1], higher is better; `rank` from 1.
 
-    `also_in` are documents whose chunks were left out because they say the same.
+    `also_in` are documents whose chunks were left out because they say the same, of those that
+    came up before the last hit.
     """
 
     rank: int
@@ -198,7 +200,7 @@ class Hit:
     document: str
     chunk: Chunk
     channels: ChannelScores
-    also_in: tuple[Twin, ...] = ()
+    also_in: tuple[Duplicate, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -213,7 +215,7 @@ class Hit:
             "heading": self.chunk.heading,
             "text": self.chunk.text,
             "channels": self.channels.to_dict(),
-            "also_in": [asdict(twin) for twin in self.also_in],
+            "also_in": [asdict(each) for each in self.also_in],
         }
 
 

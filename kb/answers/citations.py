@@ -1,12 +1,11 @@
 """Prove citations: tie answer sentences to passages and check what they claim.
 
 A model's own markers are not trusted: they are taken out, and only break ties. Every sentence of
-an answer is compared with the sentences of the passages; the one it shares most words with is
-quoted, or, if none shares enough, the one whose vector is by far the nearest; and a marker is put
-where the sentence ends. Then every number, date, code and quoted name of the
-sentence must occur in the passage, in whatever form (`kb.answers.claims`), else the citation is
-marked unsupported: that catches the figure that was silently altered on the way from document to
-answer.
+an answer is compared with the sentences of the passages. The one it shares most words with is
+quoted or, if none shares enough, the one whose vector is by far the nearest, and a marker is put
+where the sentence ends. Then every number, date, code and quoted name of the sentence must occur in
+the passage, in whatever form (`kb.answers.claims`), else the citation is marked unsupported: that
+catches the figure that was silently altered on the way from document to answer.
 
 Not checked: whether a sentence follows from its quote; that takes a model.
 """
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 
 from kb.answers.claims import Claims, claims_in
 from kb.records import AnswerSpan, Citation, Draft, Passage
-from kb.retrieval.likeness import Likeness, standing_out
+from kb.retrieval.similarity import SentenceSimilarity, relative_margin
 from kb.text import stopwords
 from kb.text.sentences import split_sentences
 from kb.text.terms import index_terms, is_single, normalise
@@ -31,9 +30,10 @@ MIN_OVERLAP_HINTED = 0.25
 # How far a source that shares too few words must stand out from the others by its vector, and the
 # same where the model named the passage. Measured with the default embedder: faithful paraphrases
 # stand out by 0.7 and more, sentences of another subject by 0.2, others of the same text by 0.6.
-MIN_STANDING_OUT = 0.65
-MIN_STANDING_OUT_HINTED = 0.5
-# Sentences that are embedded for one answer: bounds the time.
+MIN_MARGIN = 0.65
+MIN_MARGIN_HINTED = 0.5
+# Sentences of passages that are embedded for one answer, of passages that the model named first:
+# bounds the time.
 MAX_EMBEDDED = 150
 # Sentences of one passage that are read: bounds the time for a table of ten thousand rows.
 MAX_SENTENCES = 400
@@ -73,11 +73,11 @@ class _Source:
 class ReadPassages:
     """What was read of an answer's passages, so that a stream of sentences reads them once.
 
-    Without `likeness`, sentences are tied to passages by their words alone.
+    Without `similarity`, sentences are tied to passages by their words alone.
     """
 
     passages: Sequence[Passage]
-    likeness: Likeness | None = None
+    similarity: SentenceSimilarity | None = None
     _sources: list[_Source] | None = None
     _stated: dict[str, Claims] = field(default_factory=dict)
 
@@ -88,17 +88,25 @@ class ReadPassages:
         return self._sources
 
     def nearest(self, sentence: str, hinted: AbstractSet[int]) -> _Source | None:
-        """Return the source whose vector stands out as the nearest to `sentence`, if one does."""
-        sources = self.sources()[:MAX_EMBEDDED]
-        if self.likeness is None or len(sources) < 2:
+        """Return the source whose vector is by far the nearest to `sentence`, if one is.
+
+        None where fewer than two sources can be compared: nothing would tell near from far.
+        """
+        if self.similarity is None:
             return None
-        cosines = self.likeness.cosines(sentence, [source.text for source in sources])
-        if cosines is None:
+
+        def is_hinted(source: _Source) -> bool:
+            return self.passages[source.passage].number in hinted
+
+        sources = sorted(self.sources(), key=is_hinted, reverse=True)[:MAX_EMBEDDED]
+        found = self.similarity.cosines(sentence, [source.text for source in sources])
+        known = [(cosine, i) for i, cosine in enumerate(found) if cosine is not None]
+        if len(known) < 2:
             return None
-        best = max(range(len(sources)), key=cosines.__getitem__)
-        is_hinted = self.passages[sources[best].passage].number in hinted
-        least = MIN_STANDING_OUT_HINTED if is_hinted else MIN_STANDING_OUT
-        return sources[best] if standing_out(cosines[best], cosines) >= least else None
+        cosine, best = max(known)
+        least = MIN_MARGIN_HINTED if is_hinted(sources[best]) else MIN_MARGIN
+        margin = relative_margin(cosine, [each for each, _ in known])
+        return sources[best] if margin >= least else None
 
     def stated(self, text: str) -> Claims:
         """Return what the text of a passage states."""

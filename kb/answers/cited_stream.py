@@ -1,7 +1,8 @@
 """Citations of an answer while it is being written: each sentence's as soon as it is complete.
 
 They are early and may be wrong: the model may yet name a passage, and sentences are judged one by
-one. What `kb.answers.citations.cite` says of the whole answer, in Finished, is the truth.
+one, by their words alone. What `kb.answers.citations.cite` says of the whole answer, in Finished,
+is the truth.
 """
 
 import re

@@ -111,7 +111,8 @@ def search(
         heading = f"  ({shown(hit.chunk.heading)})" if hit.chunk.heading else ""
         click.echo(f"[{hit.rank}] {hit.score:.3f}  {shown(hit.document)}{page}{heading}")
         if hit.also_in:
-            click.echo(f"also in {shown(', '.join(twin.document for twin in hit.also_in))}")
+            names = ", ".join(each.document for each in hit.also_in)
+            click.echo(f"also in {shown(names)}")
         click.echo(shown(hit.chunk.text.strip()) + "\n")
     if not hits:
         click.echo("nothing found", err=True)

@@ -36,7 +36,9 @@ def calibrate(edge: Edge, kb: str, target: float, show: bool, as_json: bool) -> 
         base = find_base(session, kb)
         report = calibration_report(session, base.id) if show else None
     if show and report is None:
-        raise InvalidInputError("kb", f"{base.name!r} was never measured; run `kb calibrate`")
+        raise InvalidInputError(
+            "kb", f"{base.name!r} was never measured; run `kb calibrate --kb {base.name}`"
+        )
     if report is None:
         measured = measure(services.database, services.retriever, base, target=target)
         report = measured.to_dict()

@@ -266,7 +266,7 @@ def use(edge: Edge, name: str) -> None:
 def remove(edge: Edge, name: str, yes: bool) -> None:
     """Delete the installed model or embedder NAME. The checkpoint a model was made from stays.
 
-    An embedder that a knowledge base uses is kept: `kb reembed` moves the base to another first.
+    An embedder that new or existing knowledge bases use is kept.
     """
     from ingest.embedder_folders import installed_names
 
@@ -285,13 +285,19 @@ def remove(edge: Edge, name: str, yes: bool) -> None:
 
 
 def _check_unused(edge: Edge, name: str) -> None:
-    """Refuse to remove an embedder whose knowledge bases would lose their dense search."""
+    """Refuse to remove an embedder without which knowledge bases would lose their dense search."""
+    from ingest.embedder_folders import is_made_by
+
+    home = edge.settings.home
+    if edge.settings.embedder in (name, str(home / EMBEDDERS / name)):
+        raise KBError(f"{name!r} is the embedder of new knowledge bases; change KB_EMBEDDER first")
     with edge.services.database.read() as session:
-        users = [base.name for base in list_bases(session) if base.embedder.name == name]
+        bases = list_bases(session)
+    users = [base.name for base in bases if is_made_by(base.embedder, home, name)]
     if users:
         raise KBError(
-            f"{name!r} is the embedder of {', '.join(users)}; move "
-            f"{'it' if len(users) == 1 else 'them'} with `kb reembed` first"
+            f"{name!r} is the embedder of {', '.join(users)}; `kb reembed --kb NAME` gives such a "
+            "knowledge base another one"
         )
 
 

@@ -20,9 +20,9 @@ from sqlalchemy import select
 from kb.errors import InvalidInputError
 from kb.records import Channel, Hit, KnowledgeBase, Question
 from kb.refusal.refusal_curve import auroc, curve
-from kb.refusal.support import support
+from kb.refusal.support import dense_background, support
 from kb.retrieval.fusion import DENSE_WEIGHT, fuse, knows_scripts
-from kb.retrieval.retrieve import Retriever
+from kb.retrieval.retrieve import Retrieval, Retriever
 from kb.storage.bases import now, store_calibration
 from kb.storage.database import Database
 from kb.storage.tables import ChunkRow, DocumentVersionRow
@@ -119,11 +119,10 @@ def calibrate(
         yes = supports.setdefault((question.is_fitted, True), [])
         no = supports.setdefault((question.is_fitted, False), [])
         found = retriever.search(Question(question.text, (base.id,), _TOP_K))
-        yes.append(_judge(base, question.text, found.hits, found.stats))
-        others, stats = left_out(found.hits, found.stats, question.document_id)
-        no.append(_judge(base, question.text, others, stats))
+        yes.append(_judge(base, question.text, found))
+        no.append(_judge(base, question.text, found, without=question.document_id))
         found = retriever.search(Question(question.swapped, (base.id,), _TOP_K))
-        no.append(_judge(base, question.swapped, found.hits, found.stats))
+        no.append(_judge(base, question.swapped, found))
     area = auroc(supports[False, True], supports[False, False])
     if area is None or area < MIN_AUROC:
         raise InvalidInputError(
@@ -160,7 +159,7 @@ def calibrate(
 
 def left_out(
     hits: Sequence[Hit], stats: TermStats, document_id: str
-) -> tuple[list[Hit], TermStats]:
+) -> tuple[tuple[Hit, ...], TermStats]:
     """Return hits and frequencies as if a document were not there, as far as its hits tell."""
     gone = [hit for hit in hits if hit.chunk.document_id == document_id]
     held = Counter(
@@ -170,14 +169,20 @@ def left_out(
     )
     left = {term: n - held[term] for term, n in stats.frequencies.items() if n > held[term]}
     copied = {hit.chunk.text for hit in gone}
-    kept = [
+    kept = tuple(
         hit for hit in hits if hit.chunk.document_id != document_id and hit.chunk.text not in copied
-    ]
+    )
     return kept, TermStats(max(stats.n_chunks - len(gone), 0), left)
 
 
-def _judge(base: KnowledgeBase, text: str, hits: Sequence[Hit], stats: TermStats) -> float:
-    return support(text, hits, stats=stats, spec=base.embedder)
+def _judge(base: KnowledgeBase, text: str, found: Retrieval, without: str = "") -> float:
+    """Return the support of a question as asking gives it, `without` the document of that id."""
+    hits, stats = found.hits, found.stats
+    if without:
+        hits, stats = left_out(hits, stats, without)
+    others = [each for each in found.candidates if each.document_id != without]
+    background = dense_background(others)
+    return support(text, hits, stats=stats, spec=base.embedder, background=background)
 
 
 def _chosen(

@@ -17,9 +17,9 @@ has no capitals, no spaces, and no embedded model that knows it. Questions on th
 whose relation is not stated ("Who resigned?" where somebody was appointed) are mostly let pass:
 telling those apart takes a reader, that is a small model which reads question and passage.
 
-A passage in another language shares no words with the question. Where the embedder knows both,
-only numbers and codes can be looked for, and how far its cosine stands out from those of the
-other candidates decides (`kb.retrieval.likeness`).
+An English passage shares no words with a Chinese question, nor the reverse. Where the embedder
+knows both, only numbers and codes in digits can be looked for, and how far its cosine stands out
+from those of the other candidates decides (`kb.retrieval.similarity`).
 
 The constants are those of `benchmarks/fit_support.py`, which says on what they were fitted.
 """
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from kb.records import Candidate, EmbedderSpec, Hit
 from kb.refusal.antonyms import is_negated, says_opposite
 from kb.retrieval.fusion import knows_scripts
-from kb.retrieval.likeness import standing_out
+from kb.retrieval.similarity import relative_margin
 from kb.text.sentences import split_questions, split_sentences
 from kb.text.terms import TermStats, content_words, has_han, index_terms, is_han, name_words, pairs
 
@@ -77,8 +77,8 @@ _WEIGHTS_OTHER: Mapping[str, float] = {
 # For a passage in another language: the slope, and how far it must stand out for an even chance.
 # From the default embedder on English sets, where half of the gold passages stand out by 0.4 to
 # 0.6 and a tenth by less than 0.21 to 0.47. No embedder that knows two languages was at hand.
-_ACROSS_SLOPE = 12.0
-_ACROSS_MIDDLE = 0.3
+_CROSS_SLOPE = 12.0
+_CROSS_MIDDLE = 0.3
 # Candidates whose cosines are the background.
 _BACKGROUND = 50
 
@@ -150,13 +150,13 @@ def support(
     chance = chances[0]
     if len(parts) > 1:  # enough if the parts are answered one by one
         chance = max(_support(question, hits, stats, spec), sum(chances) / len(chances))
-    return max(chance, _support_across(question, hits, spec, background))
+    return max(chance, _cross_language_support(question, hits, spec, background))
 
 
 def dense_background(candidates: Sequence[Candidate]) -> list[float]:
     """Return the cosines of the candidates that the dense channel found first."""
-    found = (each for each in candidates if each.dense is not None and each.dense_rank)
-    return [each.dense or 0.0 for each in found if (each.dense_rank or 0) <= _BACKGROUND]
+    ranks = ((each.dense_rank, each.dense) for each in candidates)
+    return [dense for rank, dense in ranks if rank and dense is not None and rank <= _BACKGROUND]
 
 
 def question_parts(question: str) -> list[str]:
@@ -175,10 +175,14 @@ def _support(
     )
 
 
-def _support_across(
+def _cross_language_support(
     question: str, hits: Sequence[Hit], spec: EmbedderSpec | None, background: Sequence[float]
 ) -> float:
-    """Return the chance that a passage in the other language answers; 0 where none is."""
+    """Return the chance that a passage in another language answers; 0 where none is.
+
+    Languages are told apart as Chinese and not: a Russian question to an English text is judged by
+    its words, and Japanese counts as Chinese.
+    """
     if spec is None or len(background) < 2 or not knows_scripts(question, spec.scripts):
         return 0.0
     best = 0.0
@@ -187,10 +191,11 @@ def _support_across(
         if hit.channels.dense is None or not _is_other_language(question, text):
             continue
         terms = set(index_terms(f"{hit.chunk.heading} {text}").split())
-        figures = [word for word in content_words(question) if word.isdigit() or _is_code(word)]
-        if knows_scripts(text, spec.scripts) and all(word_match(w, terms) for w in figures):
-            best = max(best, standing_out(hit.channels.dense, background))
-    return 1 / (1 + math.exp(-_ACROSS_SLOPE * (best - _ACROSS_MIDDLE))) if best else 0.0
+        # What is written with digits is written so in both languages; 九百 and "nine" are not.
+        figures = [word for word in content_words(question) if any(map(str.isdigit, word))]
+        if knows_scripts(text, spec.scripts) and all(word_match(w, terms) == 1 for w in figures):
+            best = max(best, relative_margin(hit.channels.dense, background))
+    return 1 / (1 + math.exp(-_CROSS_SLOPE * (best - _CROSS_MIDDLE))) if best else 0.0
 
 
 def _is_other_language(question: str, text: str) -> bool:

@@ -25,7 +25,7 @@ class SeenTexts:
 
     _numbers: dict[str, int] = field(default_factory=dict)
 
-    def twin_of(self, text: str) -> int | None:
+    def duplicate_of(self, text: str) -> int | None:
         """Return the number of the text that says the same; remember `text` if there is none."""
         folded = _without_layout(text)
         if folded in self._numbers:

@@ -29,20 +29,20 @@ from kb.records import (
     Candidate,
     ChannelScores,
     DropReason,
+    Duplicate,
     Hit,
     KnowledgeBase,
     Notice,
     Passage,
     Question,
-    Twin,
 )
 from kb.retrieval.duplicates import SeenTexts
 from kb.retrieval.expand import read_neighbours, widened
 from kb.retrieval.filters import allowed_chunks
 from kb.retrieval.fusion import channel_weights, fuse
 from kb.retrieval.hydrate import Place, VersionCache, read_chunk, read_places
-from kb.retrieval.likeness import Likeness
 from kb.retrieval.reranker import Reranker
+from kb.retrieval.similarity import SentenceSimilarity
 from kb.storage.bases import check_fulltext_version, find_base, list_bases
 from kb.storage.database import Database
 from kb.storage.fulltext import FrequencyCache, FullText
@@ -169,7 +169,7 @@ class Retriever:
             notices=embedded.result().notices,
         )
 
-    def likeness(self, bases: Sequence[KnowledgeBase]) -> Likeness | None:
+    def similarity(self, bases: Sequence[KnowledgeBase]) -> SentenceSimilarity | None:
         """Return a comparison of sentences, None where the bases' embedders differ or are gone."""
         specs = {base.embedder.identity: base.embedder for base in bases}
         if len(specs) != 1:
@@ -178,7 +178,7 @@ class Retriever:
             embedder = self._embedder.matching(*specs.values())
         except EmbedderError:
             return None
-        return Likeness(embedder) if embedder else None
+        return SentenceSimilarity(embedder) if embedder else None
 
     def known_bases(self, kb_ids: Sequence[str]) -> list[KnowledgeBase]:
         """Return those of the bases that are still there."""
@@ -394,10 +394,10 @@ class Retriever:
                     if place is not None and len(passages) < top_k:
                         version = self._versions.read(session, [place.version_id])[place.version_id]
                         chunk = read_chunk(place, version)
-                        twin = seen.twin_of(chunk.text)
-                        if twin is not None:
+                        shown = seen.duplicate_of(chunk.text)
+                        if shown is not None:
                             dropped = "duplicate"
-                            _add_twin(passages, twin, place)
+                            _add_duplicate(passages, shown, place, names[place.chunk.kb_id])
                         else:
                             dropped = ""
                             hit = Hit(
@@ -415,13 +415,13 @@ class Retriever:
         return tuple(passages), tuple(candidates)
 
 
-def _add_twin(passages: list[Passage], index: int, place: Place) -> None:
+def _add_duplicate(passages: list[Passage], index: int, place: Place, kb: str) -> None:
     """Note at a passage that another document says the same."""
     hit = passages[index].hit
-    known = {hit.chunk.document_id, *(twin.document_id for twin in hit.also_in)}
+    known = {hit.chunk.document_id, *(each.document_id for each in hit.also_in)}
     if place.chunk.document_id not in known:
-        twin = Twin(place.chunk.document_id, place.document)
-        hit = replace(hit, also_in=(*hit.also_in, twin))
+        duplicate = Duplicate(kb, place.chunk.document_id, place.document)
+        hit = replace(hit, also_in=(*hit.also_in, duplicate))
         passages[index] = replace(passages[index], hit=hit)
 
 

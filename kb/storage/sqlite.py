@@ -77,15 +77,20 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("kb_immediate") else "BEGIN")
 
 
-def damaged_json(session: Session, table: str, column: str, shape: str) -> list[int]:
-    """Return the rowids whose column does not hold JSON of this shape ("array" or "object")."""
+def damaged_json(
+    session: Session, table: str, column: str, shape: str, *, may_be_null: bool
+) -> list[int]:
+    """Return the rowids whose column does not hold JSON of this shape ("array" or "object").
+
+    With `may_be_null`, JSON's null is sound too.
+    """
     rows = session.execute(
         text(
             f'SELECT rowid FROM "{table}" WHERE "{column}" IS NOT NULL AND CASE '
-            f'WHEN json_valid("{column}") THEN json_type("{column}") NOT IN (:shape, \'null\') '
+            f'WHEN json_valid("{column}") THEN json_type("{column}") NOT IN (:shape, :other) '
             "ELSE 1 END"
         ),
-        {"shape": shape},
+        {"shape": shape, "other": "null" if may_be_null else shape},
     )
     return [rowid for (rowid,) in rows]
 

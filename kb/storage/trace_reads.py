@@ -35,8 +35,7 @@ def read_trace(session: Session, trace_id: str) -> Trace:
         return _trace(session, row)
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise StorageError(
-            f"the record of answer {trace_id} is damaged; `kb verify --repair` drops what cannot "
-            "be read of it"
+            f"the record of answer {trace_id} is damaged; it cannot be shown or made again"
         ) from exc
 
 

@@ -58,15 +58,19 @@ def verify_and_repair(
         database, retriever, blobs: as for `verify`.
         splitter: the version that ingest uses.
         resplit_old: splits the texts of bases again that another version has split.
-        resplit_documents: makes chunks and vectors of documents again.
-        Both return what they did, in sentences.
+            Returns what it did, in sentences.
+        resplit_documents: makes chunks and vectors of these documents again; returns the same.
 
     Raises:
         StorageError: the file is too damaged to list the knowledge bases.
     """
     done = _mend_records(database)
-    done += resplit_old()
     report = verify(database, retriever, blobs, splitter=splitter)
+    if any(problem.kind == "record" for problem in report.problems):
+        return replace(report, repaired=tuple(done))  # what is left of them cannot be guessed
+    if old := resplit_old():
+        done += old
+        report = verify(database, retriever, blobs, splitter=splitter)
     for _ in range(_ROUNDS):
         done += repair(database, retriever, blobs, report.problems, resplit_documents)
         report = verify(database, retriever, blobs, splitter=splitter)
@@ -130,11 +134,13 @@ def _mend_records(database: Database) -> list[str]:
             if table is EmbedderRow.__table__:
                 continue
             empty: Any = None if column.nullable else [] if column.info == ARRAY else {}
-            in_damaged = literal_column("rowid").in_(rowids)
-            session.execute(update(table).where(in_damaged).values({column: empty}))
+            for first in range(0, len(rowids), sqlite.MAX_VALUES):
+                part = rowids[first : first + sqlite.MAX_VALUES]
+                in_damaged = literal_column("rowid").in_(part)
+                session.execute(update(table).where(in_damaged).values({column: empty}))
+                if table is DocumentVersionRow.__table__:
+                    _have_read_again(session, in_damaged)
             done.append(f"{table_name}.{column_name}: {len(rowids)} emptied")
-            if table is DocumentVersionRow.__table__:
-                _have_read_again(session, in_damaged)
     return done
 
 

@@ -109,14 +109,16 @@ def verify(
     Raises:
         StorageError: the file is too damaged to list the knowledge bases.
     """
-    if damaged := list(_guarded("the file", lambda: _check_records(database))):
-        # Whatever reads such a record fails, so nothing else can be said before it is mended.
-        return VerifyReport(tuple(damaged), (), (), 0, 0)
+    problems = list(_guarded("the file", lambda: _check_records(database)))
     with database.read() as session:
-        bases = list_bases(session)
         documents = session.scalar(select(func.count()).select_from(DocumentRow)) or 0
         chunks = session.scalar(select(func.count()).select_from(ChunkRow)) or 0
-    problems = list(_guarded("the file", lambda: _check_file(database)))
+    if any(problem.kind == "record" for problem in problems):
+        # Most of what follows would stumble over them; they are mended first.
+        return VerifyReport(tuple(problems), (), (), documents, chunks)
+    with database.read() as session:
+        bases = list_bases(session)
+    problems += _guarded("the file", lambda: _check_file(database))
     for base in bases:
         problems += _check_versions(base, splitter)
         for check in (_check_fulltext, _check_documents, _check_log):
@@ -154,7 +156,12 @@ def damaged_records(session: Session) -> Iterator[tuple[str, str, list[int]]]:
     for table in Base.metadata.sorted_tables:
         for column in table.columns:
             shape = column.info.get("json")
-            if shape and (rowids := sqlite.damaged_json(session, table.name, column.name, shape)):
+            if not shape:
+                continue
+            rowids = sqlite.damaged_json(
+                session, table.name, column.name, shape, may_be_null=bool(column.nullable)
+            )
+            if rowids:
                 yield table.name, column.name, rowids
 
 

@@ -492,8 +492,10 @@ def test_files_for_a_base_of_an_older_version_are_refused_before_they_are_sent(
     with services.database.write() as session:
         session.execute(update(KnowledgeBaseRow).values(fulltext="old/0"))
 
+    before = sorted(services.blobs.folder.rglob("*"))
     refused = client.post(f"/kb/{handbook}/documents", files={"files": ("b.txt", b"new")})
 
+    assert sorted(services.blobs.folder.rglob("*")) == before
     assert refused.status_code == 409
     assert "kb verify --repair" in refused.json()["error"]["message"]
     assert "b.txt" not in paths_in(client, handbook)

@@ -57,6 +57,22 @@ def test_the_measured_threshold_and_its_curve_are_stored(
     assert printed["held_out"]["refusal_recall"] > printed["held_out"]["false_refusals"]
 
 
+def test_the_last_measurement_can_be_shown_again(
+    services: Services, base: KnowledgeBase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(services, capsys)
+    never, _ = shell("calibrate", "--kb", "test", "--show")
+    hint = shell.err
+    measured = shell.json("calibrate", "--kb", "test")
+
+    assert never == 1
+    assert "kb calibrate --kb test" in hint
+    assert shell.json("calibrate", "--kb", "test", "--show") == measured
+    _, printed = shell("calibrate", "--kb", "test", "--show")
+    assert f"-> {measured['threshold']:g}" in printed
+    assert measured["measured_at"] in printed
+
+
 def test_the_same_base_gives_the_same_figures_wherever_its_threshold_was(
     services: Services, base: KnowledgeBase
 ) -> None:

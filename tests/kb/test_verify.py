@@ -282,6 +282,7 @@ DAMAGE = {
         _sql("UPDATE document_version SET page_starts = '[1, ' WHERE id = 1"),
         "record",
     ),
+    "pages are nothing": (_sql("UPDATE document_version SET page_starts = 'null'"), "record"),
     "flags are of another shape": (_sql("UPDATE document SET flags = '{}'"), "record"),
     "weights of channels cannot be read": (
         _sql("UPDATE knowledge_base SET channel_weights = x'00ff'"),
@@ -417,6 +418,51 @@ def test_an_unreadable_record_of_an_answer_is_dropped_and_the_answer_kept(
     with services.database.read() as session:
         trace = read_trace(session, "t")
     assert (trace.answer, trace.request) == ("a", None)
+
+
+def test_what_cannot_be_guessed_is_told_and_the_rest_is_kept(
+    services: Services, base: KnowledgeBase
+) -> None:
+    with services.database.write() as session:
+        session.execute(text("UPDATE embedder SET scripts = '{'"))
+        session.execute(text("UPDATE document SET flags = 'x'"))
+
+    done = _repair(services)
+    report = _verify(services)
+
+    assert done == ["document.flags: 2 emptied"]
+    assert [problem.detail for problem in report.problems] == ["embedder.scripts: 1 cannot be read"]
+    assert (report.documents, report.chunks) == (2, 3)
+
+
+def test_more_damaged_records_than_a_statement_holds_are_mended(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_storage, "MAX_VALUES", 7)
+    base = make_base(services.database)
+    for n in range(20):
+        add_document(services.database, base, f"{n}.txt", [f"Pump {n} is checked."])
+    with services.database.write() as session:
+        session.execute(text("UPDATE document SET flags = 'x'"))
+
+    assert _repair(services) == ["document.flags: 20 emptied"]
+    assert _verify(services).ok
+
+
+def test_an_answer_whose_record_has_another_form_is_an_error_that_says_so(
+    services: Services, base: KnowledgeBase
+) -> None:
+    with services.database.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
+                "is_redacted, created_at, has_foreign_text, request) "
+                "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0, '{\"history\": [3]}')"
+            )
+        )
+
+    with services.database.read() as session, pytest.raises(StorageError, match="answer t"):
+        read_trace(session, "t")
 
 
 def test_a_file_whose_pages_were_lost_is_read_again(services: Services, tmp_path: Path) -> None:

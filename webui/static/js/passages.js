@@ -27,8 +27,8 @@ export const noticeList = (notices = []) =>
       )
     : "";
 
-function alsoIn(twins) {
-  const names = twins.flatMap((twin, i) => [i ? ", " : " ", bdi(twin.document)]);
+function alsoIn(duplicates) {
+  const names = duplicates.flatMap((each, i) => [i ? ", " : " ", bdi(each.document)]);
   return h("p", { class: "fine" }, h("span", { text: "alsoIn" }), names);
 }
 
