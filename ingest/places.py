@@ -222,9 +222,13 @@ def _indents(traits: _Traits) -> Ints:
 
 
 def _is_body(traits: _Traits, places: Ints, previous: Ints, n_breaks: Ints, indents: Ints) -> Bools:
-    """Tell which places begin a paragraph that is indented below a line of its own.
+    """Tell which places begin a paragraph that is indented below a line of its own; (p,).
 
     Such a line names what follows: a setting and its description, a signature and its body.
+
+        .. data:: TIMEOUT
+                                        <- no place
+            Seconds to wait.            <- here is one
     """
     before = _previous_solid(traits)
     is_first_on_line = n_breaks[:-1] > n_breaks[before + 1]
@@ -232,6 +236,7 @@ def _is_body(traits: _Traits, places: Ints, previous: Ints, n_breaks: Ints, inde
     is_first_on_line &= (traits & _SPACE) == 0
     first_on_line = np.maximum.accumulate(np.where(is_first_on_line, np.arange(len(traits)), 0))
     head = first_on_line[np.maximum(previous, 0)]
+    # A blank line, or nothing, stands before the head.
     is_alone = (before[head] < 0) | (n_breaks[head] - n_breaks[before[head] + 1] >= 2)
     is_near = places - head <= _MAX_HEAD_CHARS
     return (previous >= 0) & is_alone & is_near & (indents[places] > indents[head])

@@ -1,10 +1,10 @@
 """From a parsed file to chunks that are ready for their transaction. Pure functions."""
 
 from ingest.splitter import split
-from kb.answers.citations import page_at
 from kb.embedder import embedded_text, text_hash
 from kb.records import LoadedDocument
 from kb.storage.documents import PreparedChunk, PreparedDocument
+from kb.text.pages import page_at
 from kb.text.terms import index_terms
 
 

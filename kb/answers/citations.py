@@ -10,7 +10,6 @@ catches the figure that was silently altered on the way from document to answer.
 Not checked: whether a sentence follows from its quote; that takes a model.
 """
 
-import bisect
 import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -20,6 +19,7 @@ from kb.answers.claims import Claims, claims_in
 from kb.records import AnswerSpan, Citation, Draft, Passage
 from kb.retrieval.similarity import SentenceSimilarity, relative_margin
 from kb.text import stopwords
+from kb.text.pages import page_at
 from kb.text.sentences import split_sentences
 from kb.text.terms import index_terms, is_single, normalise
 
@@ -145,11 +145,6 @@ def cite(
         citations.append(citation)
     text = "".join([*pieces, clean[position:]])
     return text, tuple(citations), _proven_span(draft.answer_span, citations)
-
-
-def page_at(pages: Sequence[int], offset: int) -> int | None:
-    """Return the 1-based page that holds `offset`; None where the document has no pages."""
-    return max(1, bisect.bisect_right(pages, offset)) if pages else None
 
 
 def is_supported(sentence: str, source: str) -> bool:

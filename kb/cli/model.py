@@ -5,15 +5,13 @@ ours, `use` chooses which model answers.
 """
 
 import shlex
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from kb.cli.edge import Edge, confirm, json_option, pass_edge, print_json, shown, yes_option
+from kb.cli.progress import download_bar, steps_bar
 from kb.errors import KBError
 from kb.models import (
     EMBEDDERS,
@@ -30,8 +28,7 @@ from kb.storage.bases import list_bases
 
 if TYPE_CHECKING:
     from llm.config import Generation
-    from llm.hub import Progress, Source
-    from llm.store import Progress as StepProgress
+    from llm.hub import Source
 
 
 @click.group()
@@ -82,7 +79,7 @@ def pull(
 
     size = f"about {KNOWN_MODELS[name].size_bytes / 1e9:.1f} GB, " if name in KNOWN_MODELS else ""
     click.echo(f"{name}: {size}{repo} at {endpoint or ENDPOINTS[source]}", err=True)
-    with _progress_bar() as show:
+    with download_bar() as show:
         pull_checkpoint(
             repo if embedder else name,
             folder,
@@ -165,7 +162,7 @@ def add(
         quantize_head=not float_head,
         embedding=embedding,
     )
-    with _steps_bar() as show:
+    with steps_bar() as show:
         report = convert(folder, target, options, generation=generation, progress=show)
     can_chat = read_description(target).config.is_chat
     is_first = can_chat and not model_in_use(home)
@@ -330,53 +327,3 @@ def _embedder_rows(edge: Edge) -> list[dict[str, Any]]:
 
 def _size_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
-@contextmanager
-def _steps_bar() -> "Iterator[StepProgress]":
-    """Give a function that shows which tensor is being converted, on a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("converting", total=None)
-        yield lambda done, total, name: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _progress_bar() -> "Iterator[Progress | None]":
-    """Give a function that shows progress on a terminal; nothing where stderr is none."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[file]}", markup=False),
-    )
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("pull", total=None, file="")
-        last = 0.0
-
-        def show(done: int, total: int, file: str) -> None:
-            nonlocal last
-            if time.monotonic() - last < 0.1 and done < total:
-                return
-            last = time.monotonic()
-            bar.update(task, total=total, completed=done, file=shown(file)[-60:])
-
-        yield show

@@ -12,10 +12,10 @@ from dataclasses import replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kb.answers.citations import page_at
 from kb.records import Chunk, Passage
 from kb.retrieval.hydrate import Version
 from kb.storage.tables import ChunkRow
+from kb.text.pages import page_at
 
 # Chunks on each side. One completes a sentence, list or table that was cut; more would bring
 # other matters.

@@ -28,7 +28,6 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from kb.answers.citations import page_at
 from kb.embedder import embedded_text, text_hash
 from kb.errors import StorageError
 from kb.records import KnowledgeBase
@@ -51,6 +50,7 @@ from kb.storage.tables import (
     SourceRow,
     TracePassageRow,
 )
+from kb.text.pages import page_at
 from kb.text.terms import FULLTEXT, index_terms
 from kb.upkeep.leftovers import find_leftovers
 

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.answers.citations import cite, is_supported, page_at
+from kb.answers.citations import cite, is_supported
 from kb.answers.extractive import ExtractiveAnswerer
 from kb.records import Draft, Drafted, Passage, Question, Usage
+from kb.text.pages import page_at
 from tests.kb.passages import make_hit, make_passages
 
 PASSAGES = make_passages(
