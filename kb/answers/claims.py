@@ -89,6 +89,9 @@ _UNKNOWN = frozenset(["", "?"])
 _NOUN = re.compile(
     r"\s(?!(?:of|in|and|or|to|at|on|by|the|for|from|with|is|was|as|but|than|per)\b)[a-z]{2,}|[\u4e00-\u9fff]"
 )
+_UNIT = re.compile(UNIT)
+_ORDINAL_WORD = re.compile(r"\b[a-z]+th\b|\b(?:first|second|third)\b")
+_HALF_A_UNIT = re.compile(r"半(年|天|小时|小時|个月|個月|个小时)|half an? (hour|day|year)")
 _TH = re.compile(r"(?:st|nd|rd|th)\b")
 _TO = re.compile(r"\s?(?:至|到|[-–—~]|to)\s?")
 _SQUEEZED_OUT = re.compile(r"[\s\-_]+")
@@ -368,6 +371,15 @@ def _clock(hour: int, minute: int, half: str) -> Clock:
 
 
 def _take_numbers(text: str, folded: str, found: Claims, generous: bool) -> None:
+    _take_arabic(text, folded, found, generous)
+    text = _NUMBER.sub(lambda match: " " * len(match.group()), text)
+    for match in _HAN_NUMBER.finditer(text):
+        _take_han(text, match, found, generous)
+    _take_english(text, found, generous)
+    _take_halves(text, found)
+
+
+def _take_arabic(text: str, folded: str, found: Claims, generous: bool) -> None:
     for match in _NUMBER.finditer(text):
         if len(match.group("digits")) > MAX_DIGITS:
             continue
@@ -395,28 +407,31 @@ def _take_numbers(text: str, folded: str, found: Claims, generous: bool) -> None
         if text[: match.start("digits")].endswith("第") or _TH.match(text, match.end()):
             family, factor = "ordinal", Fraction(1)
         found.quantities.add(Quantity(family, value * factor, value, _counter(family, unit)))
-    text = _NUMBER.sub(lambda match: " " * len(match.group()), text)
-    for match in _HAN_NUMBER.finditer(text):
-        _take_han(text, match, found, generous)
+
+
+def _take_english(text: str, found: Claims, generous: bool) -> None:
+    """Read "twenty-five days" and "fifth"."""
     for match in ENGLISH_NUMBER.finditer(text):
         spelt = _english(match.group())
         if spelt is None or (spelt == 1 and not generous):
             continue
-        unit = re.compile(UNIT).match(text, match.end())
+        unit = _UNIT.match(text, match.end())
         name = (unit.group("latin") or unit.group("han")) if unit else ""
         family, factor = UNITS.get(name, ("", Fraction(1)))
         counter = _counter(family, name)
         found.quantities.add(Quantity(family, spelt * factor, Fraction(spelt), counter))
-    for word in re.findall(r"\b[a-z]+th\b|\b(?:first|second|third)\b", text):
+    for word in _ORDINAL_WORD.findall(text):
         # "first" and "second" are more often no numbers.
         if word in ORDINALS and (generous or word not in {"first", "second"}):
             value = Fraction(ORDINALS[word])
             found.quantities.add(Quantity("ordinal", value, value))
-    for match in re.finditer(
-        r"半(年|天|小时|小時|个月|個月|个小时)|half an? (hour|day|year)", text
-    ):
-        unit_name = (match.group(1) or match.group(2)).replace("个小时", "小时")
-        family, factor = UNITS[unit_name]
+
+
+def _take_halves(text: str, found: Claims) -> None:
+    """Read 半年, 半个小时 and "half an hour"."""
+    for match in _HALF_A_UNIT.finditer(text):
+        name = (match.group(1) or match.group(2)).replace("个小时", "小时")
+        family, factor = UNITS[name]
         found.quantities.add(Quantity(family, factor / 2, Fraction(1, 2)))
 
 

@@ -106,20 +106,12 @@ def read_sentences(passages: Sequence[Passage]) -> list[Sentence]:
     return [sentence for sentence in found if not sentence.is_heading] or found
 
 
-def choose_sentences(question: str, passages: Sequence[Passage]) -> list[Sentence]:
-    """Return the one or two sentences that answer best, the best one first.
-
-    A text that asks several questions gets the best sentence for each, at most `MAX_SENTENCES`.
-    Empty only if no passage has any word.
-    """
-    return compose(question, passages)[0]
-
-
 def compose(question: str, passages: Sequence[Passage]) -> tuple[list[Sentence], str | None]:
     """Return the sentences that answer and the short answer, which the first one holds.
 
     The sentence with the likeliest short answer comes first, though another may have more of the
-    question's words. Several questions have no short answer.
+    question's words. Several questions get the best sentence for each, at most `MAX_SENTENCES`, and
+    no short answer. No sentence only if no passage has any word.
     """
     sentences = read_sentences(passages)
     if not sentences:

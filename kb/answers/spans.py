@@ -32,26 +32,7 @@ MIN_EXPECTED = 0.2
 _COMPARED = 30
 _STATED = frozenset(["number", "percent", "money", "date", "year", "time", "code"])
 _PROPER = frozenset(["cap", "nr", "ns", "nt", "nz", "x", "of", "the", "soft"])
-_EMPTY = frozenset(
-    [
-        "pron",
-        "the",
-        "aux",
-        "of",
-        "in",
-        "by",
-        "be",
-        "and",
-        "f",
-        "de",
-        "le",
-        "with",
-        "that",
-        "open",
-        "close",
-        "soft",
-    ]
-)
+_EMPTY = frozenset(str.split("pron the aux of in by be and f de le with that open close soft"))
 _FULL = re.compile(r"\d{4}|月")
 _LENGTHS = (1, 2, 3, 4, 6, 9, 14, 24, 45)
 _PUNCTUATION = re.compile(r"[^\w]+")

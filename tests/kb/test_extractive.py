@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kb.answers.extractive import MAX_SENTENCES, ExtractiveAnswerer, choose_sentences
+from kb.answers.extractive import MAX_SENTENCES, ExtractiveAnswerer, Sentence, compose
 from kb.answers.spans import propose
 from kb.answers.typed import answer_type, read_question
 from kb.records import Draft, Drafted, Passage, Question, Token
@@ -15,6 +15,10 @@ LIBRARY = make_passages(
     "自习室周一上午闭馆整理。\n| 楼层 | 座位数 |\n|---|---|\n| 一楼 | 120 |\n| 二楼 | 86 |\n",
     "The kiln must cool below 60 degrees. It takes about 14 hours. Nobody opens it before.",
 )
+
+
+def chosen_sentences(question: str, passages: list[Passage]) -> list[Sentence]:
+    return compose(question, passages)[0]
 
 
 def drafted(question: str, passages: list[Passage]) -> Draft:
@@ -61,17 +65,17 @@ def test_every_quote_is_verbatim_and_at_most_three(question: str, texts: list[st
 
 
 def test_a_pronoun_is_found_through_the_sentence_before() -> None:
-    chosen = choose_sentences("How many hours does the kiln take?", LIBRARY)
+    chosen = chosen_sentences("How many hours does the kiln take?", LIBRARY)
     assert "It takes about 14 hours." in [sentence.text for sentence in chosen]
 
 
 def test_a_row_of_a_table_is_found_through_its_header() -> None:
     table = make_passages("| 部门 | 内线 |\n|---|---|\n| 财务部 | 8105 |\n| 行政部 | 8107 |\n")
-    assert choose_sentences("行政部的内线是多少？", table)[0].text == "| 行政部 | 8107 |"
+    assert chosen_sentences("行政部的内线是多少？", table)[0].text == "| 行政部 | 8107 |"
 
 
 def test_a_question_in_two_parts_gets_a_sentence_for_each() -> None:
-    texts = [s.text for s in choose_sentences("成人借几册，自习室何时闭馆？", LIBRARY)]
+    texts = [s.text for s in chosen_sentences("成人借几册，自习室何时闭馆？", LIBRARY)]
     assert "成人读者每次最多借阅八册图书。" in texts
     assert "自习室周一上午闭馆整理。" in texts
 
@@ -99,7 +103,7 @@ def test_a_title_is_no_answer() -> None:
 
 def test_the_same_sentence_is_not_said_twice() -> None:
     passages = make_passages("年假有七天。", "年假有七天。")
-    assert len(choose_sentences("年假有几天？", passages)) == 1
+    assert len(chosen_sentences("年假有几天？", passages)) == 1
 
 
 def test_headings_answer_only_where_there_is_nothing_else() -> None:
@@ -169,6 +173,6 @@ def test_the_line_that_names_a_setting_counts_for_what_is_indented_below_it() ->
         "idle_limit\n\n    How long nothing may happen.\n\n    Default: 31 days.\n",
     )
 
-    chosen = choose_sentences("What is the default of idle_limit?", passages)
+    chosen = chosen_sentences("What is the default of idle_limit?", passages)
 
     assert chosen[0].text == "Default: 31 days."
