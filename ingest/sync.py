@@ -43,6 +43,7 @@ from kb.storage.bases import (
     check_fulltext_version,
     check_versions,
     find_base,
+    find_or_add_embedder,
     find_or_add_source,
 )
 from kb.storage.database import Database
@@ -226,6 +227,10 @@ def _target(parts: SyncParts, base: KnowledgeBase) -> _Target:
     check_versions(base, embedder=embedder.spec if embedder else None, splitter=SPLITTER)
     check_fulltext_version(base, FULLTEXT)
     assert embedder is not None  # `check_versions` has said so
+    if embedder.spec.scripts != base.embedder.scripts:  # lost, or told otherwise by now
+        with parts.database.write() as session:
+            find_or_add_embedder(session, embedder.spec)
+        base = replace(base, embedder=embedder.spec)
     return _Target(base, embedder)
 
 

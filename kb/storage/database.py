@@ -181,7 +181,12 @@ def _storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(
                 "another process kept the database locked for a minute; try again when it is done"
             ) from exc
-        raise StorageError(f"cannot use the database {str(path)!r}: {exc.orig}") from exc
+        if "decode" in str(exc.orig):
+            raise StorageError(
+                f"a text in {str(path)!r} is damaged ({sqlite.reason(exc)}); `kb verify` says "
+                "where, `kb verify --repair` has its file read again"
+            ) from exc
+        raise StorageError(f"cannot use the database {str(path)!r}: {sqlite.reason(exc)}") from exc
     except json.JSONDecodeError as exc:
         raise StorageError(
             f"a record in {str(path)!r} is damaged ({exc}); `kb verify` says which, "

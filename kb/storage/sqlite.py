@@ -77,6 +77,11 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("kb_immediate") else "BEGIN")
 
 
+def reason(exc: Exception) -> str:
+    """Return why a statement failed, without the stored text that the driver may quote."""
+    return str(getattr(exc, "orig", exc)).split(" with text ", 1)[0]
+
+
 def damaged_json(
     session: Session, table: str, column: str, shape: str, *, may_be_null: bool
 ) -> list[int]:
@@ -93,6 +98,19 @@ def damaged_json(
         {"shape": shape, "other": "null" if may_be_null else shape},
     )
     return [rowid for (rowid,) in rows]
+
+
+def json_values(session: Session, table: str, column: str, shape: str) -> Iterator[tuple[int, Any]]:
+    """Yield ``(rowid, value)`` of a column for the rows that hold JSON of this shape."""
+    rows = session.execute(
+        text(
+            f'SELECT rowid, CAST("{column}" AS BLOB) FROM "{table}" '
+            f'WHERE CASE WHEN json_valid("{column}") THEN json_type("{column}") = :shape ELSE 0 END'
+        ),
+        {"shape": shape},
+    )
+    for rowid, stored in rows:
+        yield rowid, json.loads(stored)
 
 
 def is_intact(session: Session) -> list[str]:

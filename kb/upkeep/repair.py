@@ -28,13 +28,13 @@ from kb.storage.tables import (
     ChunkRow,
     DocumentRow,
     DocumentVersionRow,
-    EmbedderRow,
     KnowledgeBaseRow,
     SourceRow,
 )
 from kb.storage.traces import redact_traces
 from kb.text.terms import FULLTEXT
 from kb.upkeep.leftovers import remove_leftovers
+from kb.upkeep.rows import mend_rows
 from kb.upkeep.verify import Problem, VerifyReport, damaged_records, verify
 
 # Mending one thing may show another: rows without a parent go, then full text and index follow.
@@ -97,7 +97,7 @@ def repair(
     """
     done: list[str] = []
     if any(problem.kind == "database" for problem in problems):
-        done += _mend_rows(database)
+        done += mend_rows(database, blobs)
     if traces := sorted({p.key for p in problems if p.kind == "citation"}):
         with database.write() as session:
             redact_traces(session, traces)
@@ -109,6 +109,8 @@ def repair(
         if kinds[base.id] & {"fulltext", "fulltext-version"}:
             remake_fulltext(database, base)
             done.append(f"{base.name}: full text made again from stored chunks")
+    if unreadable := sorted({p.key for p in problems if p.kind == "text"}):
+        done += _drop_unreadable_texts(database, unreadable)
     broken = sorted({p.key for p in problems if p.kind in DOCUMENT_KINDS and p.key})
     if broken:
         done += _mark_lost_texts(database, broken)
@@ -117,22 +119,23 @@ def repair(
         if "index" in kinds[base.id]:
             _remake_index(retriever.view(base))
             done.append(f"{base.name}: vector index made again from stored vectors")
+    if any(problem.kind == "database" for problem in problems):
+        return done  # what seems unused now may only have lost what uses it
     return done + [f"removed: {what}" for what in remove_leftovers(database, blobs)]
 
 
 def _mend_records(database: Database) -> list[str]:
     """Empty the lists and settings that cannot be read; return what was done, in sentences.
 
-    A file whose pages or headings are lost is read again by the next ingest. What an embedder
-    knows cannot be guessed, and stays as it is.
+    A file whose pages or headings are lost is read again by the next ingest; an upload has to be
+    uploaded again to get them back. An embedder whose scripts are lost has no say until the next
+    ingest with it, which tells them.
     """
     done = []
     with database.write() as session:
         for table_name, column_name, rowids in list(damaged_records(session)):
             table = Base.metadata.tables[table_name]
             column = table.columns[column_name]
-            if table is EmbedderRow.__table__:
-                continue
             empty: Any = None if column.nullable else [] if column.info == ARRAY else {}
             for first in range(0, len(rowids), sqlite.MAX_VALUES):
                 part = rowids[first : first + sqlite.MAX_VALUES]
@@ -155,27 +158,35 @@ def _have_read_again(session: Session, in_versions: ColumnElement[bool]) -> None
     )
 
 
-def _mend_rows(database: Database) -> list[str]:
-    """Remove rows that refer to missing ones, and make SQLite's own indexes again."""
+def _drop_unreadable_texts(database: Database, document_ids: Sequence[str]) -> list[str]:
+    """Drop texts that are damaged on the disk, so that their files are read again."""
     done = []
-    with database.write() as session:
-        for table in Base.metadata.sorted_tables:
-            for column in table.columns:
-                for key in column.foreign_keys:
-                    # A chunk without its vector is made again with its document.
-                    if column is ChunkRow.__table__.c.embedding_id:
-                        continue
-                    gone = (
-                        delete(table)
-                        .where(column.is_not(None))
-                        .where(column.not_in(select(key.column)))
-                    )
-                    n = session.execute(gone).rowcount  # type: ignore[attr-defined]
-                    if n:
-                        done.append(f"{n} rows of {table.name} removed: no {key.column.table.name}")
-    with database.write() as session:
-        sqlite.reindex(session)
-    return [*done, "the database's own indexes made again"]
+    for document_id in document_ids:
+        with database.write() as session:
+            kb_id = session.scalar(select(DocumentRow.kb_id).where(DocumentRow.id == document_id))
+            if kb_id is None:
+                continue
+            drop_chunks(session, kb_id, document_id)
+            session.execute(
+                delete(DocumentVersionRow).where(
+                    DocumentVersionRow.document_id == document_id, DocumentVersionRow.is_current
+                )
+            )
+            session.execute(
+                update(DocumentRow)
+                .where(DocumentRow.id == document_id)
+                .values(
+                    status="failed",
+                    error="its stored text was damaged; ingest or upload the file again",
+                    # As a failure of an unknown loader, so that the same bytes are parsed again.
+                    failed_hash=DocumentRow.content_hash,
+                    failed_loader="",
+                    content_hash=None,
+                    stat_key="",
+                )
+            )
+        done.append(f"document {document_id}: its text was damaged; ingest its file again")
+    return done
 
 
 def _mark_lost_texts(database: Database, document_ids: Sequence[str]) -> list[str]:

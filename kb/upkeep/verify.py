@@ -2,6 +2,7 @@
 
     record       lists and settings that are stored as JSON can be read
     database     SQLite's own check of the file, and of rows that refer to each other
+    text         the text of each document can be read
     document     each document's state, text and knowledge base fit together
     offsets      chunks tile the text, with the right pages
     embedding    each chunk has a whole unit vector, of its own text
@@ -20,9 +21,10 @@ Memory stays flat but for ids and for the vectors of the base at hand, as the in
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from sqlalchemy import func, select
@@ -141,8 +143,7 @@ def _guarded(where: str, check: Callable[[], Iterable[Problem]]) -> Iterator[Pro
     try:
         yield from check()
     except (StorageError, *sqlite.SQL_ERRORS) as exc:
-        reason = str(getattr(exc, "orig", exc))
-        yield Problem("database", f"{where}: cannot be read ({reason})")
+        yield Problem("database", f"{where}: cannot be read ({sqlite.reason(exc)})")
 
 
 def _check_records(database: Database) -> Iterator[Problem]:
@@ -161,8 +162,30 @@ def damaged_records(session: Session) -> Iterator[tuple[str, str, list[int]]]:
             rowids = sqlite.damaged_json(
                 session, table.name, column.name, shape, may_be_null=bool(column.nullable)
             )
+            if is_sound := _ITEMS.get(f"{table.name}.{column.name}"):
+                stored = sqlite.json_values(session, table.name, column.name, shape)
+                rowids += [rowid for rowid, value in stored if not is_sound(value)]
             if rowids:
                 yield table.name, column.name, rowids
+
+
+def _is_list_of(*kinds: type) -> Callable[[Any], bool]:
+    """Return a test for lists of lists whose items are of these kinds, in their order."""
+    return lambda value: all(
+        isinstance(item, list) and [type(part) for part in item] == list(kinds) for item in value
+    )
+
+
+# What the items of a list or the values of an object must be, where code relies on it.
+_ITEMS: Mapping[str, Callable[[Any], bool]] = {
+    "embedder.scripts": lambda value: all(isinstance(item, str) for item in value),
+    "knowledge_base.channel_weights": lambda value: all(
+        isinstance(weight, int | float) for weight in value.values()
+    ),
+    "document.flags": _is_list_of(str, str),
+    "document_version.page_starts": lambda value: all(type(item) is int for item in value),
+    "document_version.headings": _is_list_of(int, int, str),
+}
 
 
 def _check_file(database: Database) -> Iterator[Problem]:
@@ -190,7 +213,7 @@ def _check_fulltext(database: Database, base: KnowledgeBase) -> Iterator[Problem
             indexed = sqlite.fulltext_ids(session, base.id)
             chunk_ids = set(session.scalars(select(ChunkRow.id).where(ChunkRow.kb_id == base.id)))
     except (StorageError, *sqlite.SQL_ERRORS) as exc:
-        reason = str(getattr(exc, "orig", exc))
+        reason = sqlite.reason(exc)
         yield Problem("fulltext", f"{base.name}: cannot be read ({reason})", base.id)
         return
     if complaint:
@@ -213,8 +236,16 @@ def _check_documents(database: Database, base: KnowledgeBase) -> Iterator[Proble
             select(DocumentRow.id).where(DocumentRow.kb_id == base.id).order_by(DocumentRow.path)
         ).all()
     for document_id in ids:
-        with database.read() as session:  # short, so that no writer's log grows for minutes
-            yield from _check_document(session, base, document_id)
+        try:
+            with database.read() as session:  # short, so that no writer's log grows for minutes
+                yield from _check_document(session, base, document_id)
+        except (StorageError, *sqlite.SQL_ERRORS, ValueError, TypeError):
+            yield Problem(
+                "text",
+                f"{base.name}: the text or chunks of document {document_id} cannot be read",
+                base.id,
+                document_id,
+            )
 
 
 def _check_document(session: Session, base: KnowledgeBase, document_id: str) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ from ingest.sync import SyncOptions, sync_folders
 from kb.errors import StorageError
 from kb.records import Flag, KnowledgeBase, Question
 from kb.storage import sqlite as sqlite_storage
-from kb.storage.bases import find_or_add_source
+from kb.storage.bases import find_base, find_or_add_source
 from kb.storage.documents import find_document, write_document
 from kb.storage.embeddings import store_embeddings
 from kb.storage.jobs import create_job
@@ -283,6 +283,11 @@ DAMAGE = {
         "record",
     ),
     "pages are nothing": (_sql("UPDATE document_version SET page_starts = 'null'"), "record"),
+    "pages are words": (_sql("UPDATE document_version SET page_starts = '[\"a\"]'"), "record"),
+    "weights are words": (
+        _sql('UPDATE knowledge_base SET channel_weights = \'{"dense": "x"}\''),
+        "record",
+    ),
     "flags are of another shape": (_sql("UPDATE document SET flags = '{}'"), "record"),
     "weights of channels cannot be read": (
         _sql("UPDATE knowledge_base SET channel_weights = x'00ff'"),
@@ -420,19 +425,99 @@ def test_an_unreadable_record_of_an_answer_is_dropped_and_the_answer_kept(
     assert (trace.answer, trace.request) == ("a", None)
 
 
-def test_what_cannot_be_guessed_is_told_and_the_rest_is_kept(
-    services: Services, base: KnowledgeBase
+def test_scripts_of_an_embedder_that_were_lost_come_back_with_the_next_ingest(
+    services: Services, tmp_path: Path
 ) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("The pump is checked weekly.")
+    base = make_base(services.database)
     with services.database.write() as session:
         session.execute(text("UPDATE embedder SET scripts = '{'"))
-        session.execute(text("UPDATE document SET flags = 'x'"))
 
     done = _repair(services)
-    report = _verify(services)
+    with services.database.read() as session:
+        repaired = find_base(session, base.id)
+    sync_folders(services.sync_parts, repaired, [folder], SyncOptions())
 
-    assert done == ["document.flags: 2 emptied"]
-    assert [problem.detail for problem in report.problems] == ["embedder.scripts: 1 cannot be read"]
-    assert (report.documents, report.chunks) == (2, 3)
+    assert done == ["embedder.scripts: 1 emptied"]
+    assert repaired.embedder.scripts == frozenset()
+    with services.database.read() as session:
+        assert find_base(session, base.id).embedder.scripts == {"Latn", "Hani"}
+
+
+LOST_POINTERS = {
+    "a base lost its embedder": "UPDATE knowledge_base SET embedder_id = 77",
+    "a source lost its base": "UPDATE source SET kb_id = 'gone' WHERE kind = 'folder'",
+    "the documents lost their base": "UPDATE document SET kb_id = 'gone'",
+    "the documents lost their source": "UPDATE document SET source_id = 'gone'",
+    "the source of uploads is gone": "DELETE FROM source WHERE kind = 'upload'",
+    "a vector lost its embedder": "UPDATE embedding SET embedder_id = 77 WHERE id = 1",
+}
+
+
+@pytest.mark.parametrize("name", LOST_POINTERS)
+def test_a_lost_pointer_costs_no_document(services: Services, tmp_path: Path, name: str) -> None:
+    """Repairing once removed whole bases, and the originals of uploads with them."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("The pump is checked weekly.")
+    base = make_base(services.database)
+    sync_folders(services.sync_parts, base, [folder], SyncOptions())
+    content = b"The valve opens at 6 bar."
+    sha256 = hashlib.sha256(content).hexdigest()
+    services.blobs.folder.mkdir(exist_ok=True)
+    services.blobs.path(sha256).write_bytes(content)
+    add_document(services.database, base, "up.txt", [content.decode()], kind="upload")
+    with sqlite3.connect(services.database.path) as raw:
+        raw.execute("PRAGMA foreign_keys = OFF")
+        raw.execute(LOST_POINTERS[name])
+    raw.close()
+
+    found = _kinds(services)
+    _repair(services)
+
+    assert "database" in found
+    assert _verify(services).problems == ()
+    with services.database.read() as session:
+        base = find_base(session, "test")
+        kept = [find_document(session, base, path).status for path in ("a.txt", "up.txt")]
+    assert kept == ["ready", "ready"]
+    assert services.blobs.path(sha256).read_bytes() == content
+    hits = services.retriever.search(Question("valve opens", ("test",), 1)).hits
+    assert hits[0].document == "up.txt"
+
+
+def test_a_text_that_is_no_text_is_named_and_read_again(services: Services, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text(f"The pump {name} is checked weekly.")
+    base = make_base(services.database)
+    sync_folders(services.sync_parts, base, [folder], SyncOptions())
+    with services.database.read() as session:
+        damaged = find_document(session, base, "a.txt").id
+    with services.database.write() as session:
+        session.execute(
+            text(
+                "UPDATE document_version SET text = CAST(x'ff41' || CAST(text AS BLOB) AS TEXT) "
+                "WHERE document_id = :id"
+            ),
+            {"id": damaged},
+        )
+
+    report = _verify(services)
+    done = _repair(services)
+    after_repair = _verify(services)
+    again = sync_folders(services.sync_parts, base, [folder], SyncOptions())
+
+    assert [(p.kind, p.key) for p in report.problems] == [("text", damaged)]
+    assert "pump" not in "".join(p.detail for p in report.problems)
+    assert any("ingest its file again" in line for line in done)
+    assert after_repair.ok
+    assert (again.added, again.failed) == (1, ())
+    hits = services.retriever.search(Question("pump a", ("test",), 2)).hits
+    assert {hit.document.rsplit("/", 1)[-1] for hit in hits} == {"a.txt", "b.txt"}
 
 
 def test_more_damaged_records_than_a_statement_holds_are_mended(
