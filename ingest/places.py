@@ -19,6 +19,8 @@ from kb.records import Heading
 CONTEXT = 16  # characters hashed on each side of a place
 # Longest line that an indented paragraph stays with; less than a chunk, so that it is seen whole.
 _MAX_HEAD_CHARS = 150
+# A block is looked at from so far before it: more than a head, its indent and a blank line.
+_LOOK_BACK = 400
 
 # Strengths, strongest last. A heading of level n has HEADING + 1 - n, at least HEADING - 3.
 PUNCTUATION = 0  # before closing punctuation
@@ -147,10 +149,11 @@ def find_places(text: str, start: int, end: int, layout: Layout) -> Places:
     A chunk begins at `start`, so `start` is 0 or a place itself; hashes look back over it.
     Offsets are those of `text`.
     """
-    first = max(start - CONTEXT, 0)
+    first = max(start - _LOOK_BACK, 0)
     codes = np.frombuffer(text[first:end].encode("utf-32-le", "surrogatepass"), dtype="<u4")
     hashes = _hashes(codes)[start - first :]
-    traits = _traits(codes[start - first :])
+    all_traits = _traits(codes)
+    traits = all_traits[start - first :]
 
     is_place = (traits & (_SPACE | _GLUE)) == 0
     is_place[1:] &= (traits[:-1] & _JOINER) == 0
@@ -161,7 +164,7 @@ def find_places(text: str, start: int, end: int, layout: Layout) -> Places:
     positions = np.concatenate(([0], np.cumsum(widths)))
     is_place[0] = False
     local = np.flatnonzero(is_place)
-    strengths = _strengths(traits, local)
+    strengths = _strengths(all_traits, local + start - first)
     offsets = local + start
     _protect(offsets, strengths, layout)
     priorities = (strengths.astype(np.uint64) << np.uint64(58)) | (hashes[local] >> np.uint64(6))

@@ -6,11 +6,12 @@ LangChain embedder into our pipeline.
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
+from kb.errors import EmbedderError
 from kb.protocols import Vectors
 from kb.records import EmbedderSpec
 
@@ -50,12 +51,25 @@ class LangChainEmbedder(Embedder):
         self.spec = spec
 
     def embed_array(self, texts: Sequence[str]) -> Vectors:
-        rows = np.asarray(self._embeddings.embed_documents(list(texts)), dtype=np.float32)
-        return unit_rows(rows.reshape(len(texts), self.spec.dimension))
+        return self._rows(lambda: self._embeddings.embed_documents(list(texts)), len(texts))
 
     def embed_query(self, text: str) -> list[float]:
-        row = np.asarray([self._embeddings.embed_query(text)], dtype=np.float32)
-        return [float(x) for x in unit_rows(row)[0]]
+        row = self._rows(lambda: [self._embeddings.embed_query(text)], 1)
+        return [float(x) for x in row[0]]
+
+    def _rows(self, embed: Callable[[], list[list[float]]], n_rows: int) -> Vectors:
+        if not n_rows:
+            return np.zeros((0, self.spec.dimension), np.float32)
+        try:
+            rows = np.asarray(embed(), dtype=np.float32)
+        except Exception as exc:  # another library's, with errors of its own
+            raise EmbedderError(f"{self.spec.name}: {type(exc).__name__}: {exc}") from exc
+        if rows.shape != (n_rows, self.spec.dimension):
+            raise EmbedderError(
+                f"{self.spec.name} gave vectors of the shape {rows.shape}, not "
+                f"{(n_rows, self.spec.dimension)}"
+            )
+        return unit_rows(rows)
 
 
 def unit_rows(rows: Vectors) -> Vectors:

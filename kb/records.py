@@ -190,8 +190,7 @@ class Duplicate:
 class Hit:
     """A chunk that a retriever found. `score` in [0, 1], higher is better; `rank` from 1.
 
-    `also_in` are documents whose chunks were left out because they say the same, of those that
-    came up before the last hit.
+    `also_in` are documents whose chunks were left out because they say the same.
     """
 
     rank: int

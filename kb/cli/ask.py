@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kb.cli.edge import DEFAULT_KB, Edge, json_option, pass_edge, print_json, shown
+from kb.cli.edge import DEFAULT_KB, Edge, json_option, pass_edge, print_json, shown, shown_name
 from kb.errors import InvalidInputError, KBError
 from kb.records import (
     MAX_TOP_K,
@@ -108,11 +108,11 @@ def search(
         return
     for hit in hits:
         page = f", page {hit.chunk.page}" if hit.chunk.page else ""
-        heading = f"  ({shown(hit.chunk.heading)})" if hit.chunk.heading else ""
-        click.echo(f"[{hit.rank}] {hit.score:.3f}  {shown(hit.document)}{page}{heading}")
+        heading = f"  ({shown_name(hit.chunk.heading)})" if hit.chunk.heading else ""
+        click.echo(f"[{hit.rank}] {hit.score:.3f}  {shown_name(hit.document)}{page}{heading}")
         if hit.also_in:
             names = ", ".join(each.document for each in hit.also_in)
-            click.echo(f"also in {shown(names)}")
+            click.echo(f"also in {shown_name(names)}")
         click.echo(shown(hit.chunk.text.strip()) + "\n")
     if not hits:
         click.echo("nothing found", err=True)
@@ -206,14 +206,14 @@ def _print_nearest(answer: Answer) -> None:
     for passage in sorted(answer.passages, key=lambda each: each.hit.rank):
         hit = passage.hit
         text = " ".join(shown(hit.chunk.text).split())
-        click.echo(f"  {hit.rank}. {shown(hit.document)}: {_short(text)}")
+        click.echo(f"  {hit.rank}. {shown_name(hit.document)}: {_short(text)}")
 
 
 def _citation_line(citation: "Citation") -> str:
     page = f", page {citation.page}" if citation.page else ""
     doubt = "" if citation.supported else "  (not supported by the passage)"
     quote = _short(" ".join(shown(citation.quote).split()))
-    return f"{citation.marker} {shown(citation.document)}{page}: “{quote}”{doubt}"
+    return f"{citation.marker} {shown_name(citation.document)}{page}: “{quote}”{doubt}"
 
 
 def _short(text: str) -> str:

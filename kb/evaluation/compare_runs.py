@@ -83,7 +83,7 @@ def read_run(path: Path) -> dict[str, Any]:
             raise TypeError("a set is no object")
     except OSError as exc:
         raise InvalidInputError("--compare", f"cannot read {str(path)!r} ({exc.strerror})") from exc
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise InvalidInputError(
             "--compare", f"{str(path)!r} is no output of `kb eval --json`"
         ) from exc
@@ -94,7 +94,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
     """Return the difference of every figure that both runs have, by set and figure.
 
     Raises:
-        InvalidInputError: they have no set in common, so that nothing would be compared.
+        InvalidInputError: they have no set in common, so that nothing would be compared, or the
+            stored run is not of the form that `kb eval` writes.
     """
     if not set(before) & set(after):
         raise InvalidInputError(
@@ -107,8 +108,14 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Differe
             continue
         for figure in SHOWN:
             values = before[name].get(figure), after[name].get(figure)
-            if all(isinstance(value, int | float) for value in values):
+            if not all(isinstance(value, int | float) for value in values):
+                continue
+            try:
                 found.append(_difference(name, figure, before[name], after[name]))
+            except (KeyError, ValueError, TypeError, AttributeError, IndexError) as exc:
+                raise InvalidInputError(
+                    "--compare", f"the stored run has no outcomes of {name!r} that can be compared"
+                ) from exc
     return found
 
 

@@ -79,6 +79,9 @@ _WEIGHTS_OTHER: Mapping[str, float] = {
 # 0.6 and a tenth by less than 0.21 to 0.47. No embedder that knows two languages was at hand.
 _CROSS_SLOPE = 12.0
 _CROSS_MIDDLE = 0.3
+# The same where there is little to stand out from.
+_CROSS_MIDDLE_OF_FEW = 0.5
+_FEW = 10
 # Candidates whose cosines are the background.
 _BACKGROUND = 50
 
@@ -195,7 +198,8 @@ def _cross_language_support(
         figures = [word for word in content_words(question) if any(map(str.isdigit, word))]
         if knows_scripts(text, spec.scripts) and all(word_match(w, terms) == 1 for w in figures):
             best = max(best, relative_margin(hit.channels.dense, background))
-    return 1 / (1 + math.exp(-_CROSS_SLOPE * (best - _CROSS_MIDDLE))) if best else 0.0
+    middle = _CROSS_MIDDLE if len(background) >= _FEW else _CROSS_MIDDLE_OF_FEW
+    return 1 / (1 + math.exp(-_CROSS_SLOPE * (best - middle))) if best else 0.0
 
 
 def _is_other_language(question: str, text: str) -> bool:

@@ -26,12 +26,12 @@ class SeenTexts:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def duplicate_of(self, text: str) -> int | None:
-        """Return the number of the text that says the same; remember `text` if there is none."""
-        folded = _without_layout(text)
-        if folded in self._numbers:
-            return self._numbers[folded]
-        self._numbers[folded] = len(self._numbers)
-        return None
+        """Return the number of the text that says the same, None if there is none."""
+        return self._numbers.get(_without_layout(text))
+
+    def add(self, text: str) -> None:
+        """Remember a text that was let through, which no earlier one is a duplicate of."""
+        self._numbers[_without_layout(text)] = len(self._numbers)
 
 
 def _without_layout(text: str) -> str:

@@ -79,6 +79,7 @@ def _is_named(id_or_name: str) -> ColumnElement[bool]:
         DocumentRow.id == name,
         DocumentRow.path == name,
         SourceRow.label + "/" + DocumentRow.path == name,
+        SourceRow.root + "/" + DocumentRow.path == name,
     )
 
 

@@ -391,15 +391,17 @@ class Retriever:
                 for proposal in part:
                     place = places.get(proposal.chunk_id)
                     dropped: DropReason = "gone" if place is None else "below_top_k"
-                    if place is not None and len(passages) < top_k:
+                    is_full = len(passages) == top_k
+                    if place is not None and not (is_full and _is_unlike(proposal, passages)):
                         version = self._versions.read(session, [place.version_id])[place.version_id]
                         chunk = read_chunk(place, version)
                         shown = seen.duplicate_of(chunk.text)
                         if shown is not None:
                             dropped = "duplicate"
                             _add_duplicate(passages, shown, place, names[place.chunk.kb_id])
-                        else:
+                        elif not is_full:
                             dropped = ""
+                            seen.add(chunk.text)
                             hit = Hit(
                                 rank=len(passages) + 1,
                                 score=proposal.score,
@@ -413,6 +415,12 @@ class Retriever:
                 if len(passages) == top_k:
                     break
         return tuple(passages), tuple(candidates)
+
+
+def _is_unlike(proposal: _Proposal, passages: Sequence[Passage]) -> bool:
+    """Tell that no passage can say the same, without reading: it would have the same scores."""
+    scores = (proposal.channels.dense, proposal.channels.lexical)
+    return all(scores != (p.hit.channels.dense, p.hit.channels.lexical) for p in passages)
 
 
 def _add_duplicate(passages: list[Passage], index: int, place: Place, kb: str) -> None:

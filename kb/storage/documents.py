@@ -415,12 +415,12 @@ def list_documents(
 
 
 def find_document(session: Session, base: KnowledgeBase, id_or_name: str) -> Document:
-    """Return the document with this id, path or displayed name.
+    """Return the document with this id, path, displayed name or, of a folder, absolute path.
 
     Raises:
         DocumentNotFoundError: there is none, or several sources have one at that path.
     """
-    name = storable(id_or_name)
+    name = storable(id_or_name).removeprefix("./")
     rows = session.execute(
         _documents().where(
             DocumentRow.kb_id == base.id,
@@ -431,6 +431,7 @@ def find_document(session: Session, base: KnowledgeBase, id_or_name: str) -> Doc
                     SourceRow.label != "",
                     SourceRow.label + "/" + DocumentRow.path == name,
                 ),
+                and_(SourceRow.root != "", SourceRow.root + "/" + DocumentRow.path == name),
             ),
         )
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kb.errors import StorageError
 from kb.prompt import render_passage
 from kb.records import Candidate, Filter, Passage, Prompt, Question, Turn
 
@@ -137,8 +138,20 @@ def request_of(details: Details) -> dict[str, Any]:
 
 
 def question_of(trace: Trace) -> Question:
-    """Return the question that a stored answer was asked, in the user's words."""
-    request = trace.request or {}
+    """Return the question that a stored answer was asked, in the user's words.
+
+    Raises:
+        StorageError: what is stored of it has another form.
+    """
+    try:
+        return _question(trace, trace.request or {})
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise StorageError(
+            f"the record of answer {trace.id} is damaged; it cannot be made again"
+        ) from exc
+
+
+def _question(trace: Trace, request: Mapping[str, Any]) -> Question:
     wanted = request["filter"]
     return Question(
         text=trace.question,

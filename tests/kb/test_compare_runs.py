@@ -132,3 +132,14 @@ def test_the_report_takes_a_set_that_shows_nothing() -> None:
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"cannot read .*No such file"):
         read_run(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("damage", [{"questions": "a"}, {"details": 5}])
+def test_a_stored_run_of_another_form_is_refused(damage: dict[str, object]) -> None:
+    after = run_of([1] * 8)
+    before = copy.deepcopy(after)
+    del before["some set"]["details"]
+    before["some set"] |= damage
+
+    with pytest.raises(InvalidInputError, match="can be compared"):
+        compare(before, after)

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from langchain_core.embeddings import Embeddings
 from sqlalchemy import update
 
+from ingest.fake import FakeEmbedder
+from kb.embedder import LangChainEmbedder
 from kb.errors import InvalidInputError
 from kb.records import Filter, Question
 from kb.retrieval.duplicates import SeenTexts
 from kb.retrieval.index import FaissIndex
+from kb.retrieval.retrieve import Retriever
 from kb.storage import fulltext as fulltext_file
 from kb.storage.documents import find_document
 from kb.storage.tables import DocumentVersionRow, SourceRow
@@ -56,6 +60,7 @@ def found(services: Services, wanted: Filter, **changes: object) -> set[str]:
         (Filter(types=(".MD", "pdf")), {"a/one.PDF", "a/b/two.md", "aa/three.md"}),
         (Filter(folder="a", types=("md",)), {"a/b/two.md"}),
         (Filter(documents=("./a/one.PDF",)), {"a/one.PDF"}),
+        (Filter(documents=("/srv/docs/a/one.PDF",)), {"a/one.PDF"}),
     ],
 )
 def test_a_filter_is_exact_and_costs_no_recall(
@@ -155,12 +160,14 @@ def test_a_page_that_was_stored_twice_is_shown_once(services: Services) -> None:
     for name in names:
         add_document(services.database, base, name, [text])
 
+    top = services.retriever.search(Question("ventilation filters washed", ("halls",), 1)).hits
     retrieval = services.retriever.search(Question("ventilation filters washed", ("halls",), 5))
 
     dropped = [c for c in retrieval.candidates if c.dropped == "duplicate"]
     assert len(dropped) == 2
     [hit] = [hit for hit in retrieval.hits if "ventilation" in hit.chunk.text]
     assert sorted([hit.document, *(each.document for each in hit.also_in)]) == sorted(names)
+    assert top[0].also_in == hit.also_in
     first = hit.also_in[0]
     assert hit.to_dict()["also_in"][0] == {
         "kb": "halls",
@@ -205,4 +212,35 @@ def test_duplicates_differ_in_layout_only(one: str, other: str, is_same: bool) -
     seen = SeenTexts()
 
     assert seen.duplicate_of(one) is None
+    seen.add(one)
     assert seen.duplicate_of(other) == (0 if is_same else None)
+
+
+class BrokenEmbeddings(Embeddings):
+    """Fails as embedders behind a URL do, or gives a vector too few."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure = failure
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.failure is not None:
+            raise self.failure
+        return []
+
+    def embed_query(self, text: str) -> list[float]:
+        self.embed_documents([text])
+        return [1.0]
+
+
+@pytest.mark.parametrize("failure", [ConnectionError("429"), None])
+def test_an_embedder_of_another_library_that_fails_leaves_full_text(
+    services: Services, tmp_path: Path, failure: Exception | None
+) -> None:
+    broken = LangChainEmbedder(BrokenEmbeddings(failure), FakeEmbedder.spec)
+    retriever = Retriever(services.database, broken, tmp_path / "index")
+
+    found = retriever.search(Question("pump hall crew", ("halls",), 3))
+
+    assert len(found.hits) == 3
+    assert [notice.kind for notice in found.notices] == ["no_dense"]
+    assert retriever.similarity(found.bases).cosines("a pump", ["pumps"]) == [None]  # type: ignore[union-attr]
