@@ -24,7 +24,6 @@ from kb.models import (
     remove_model,
     use_model,
 )
-from kb.storage.bases import list_bases
 
 if TYPE_CHECKING:
     from llm.config import Generation
@@ -284,6 +283,7 @@ def remove(edge: Edge, name: str, yes: bool) -> None:
 def _check_unused(edge: Edge, name: str) -> None:
     """Refuse to remove an embedder without which knowledge bases would lose their dense search."""
     from ingest.embedder_folders import is_made_by
+    from kb.storage.bases import list_bases
 
     home = edge.settings.home
     if edge.settings.embedder in (name, str(home / EMBEDDERS / name)):
