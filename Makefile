@@ -14,7 +14,7 @@ DEMO_HOME := .demo
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt serve bench clean lint browser
+.PHONY: help setup demo test test-ingest test-others check fmt serve bench clean lint browser
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -33,8 +33,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## ingest examples/docs, ask three questions, print the answers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" KB_HOME=$(DEMO_HOME) sh examples/demo.sh
 
+# Two halves that take about as long, side by side; each prints its output when it ends.
 test: $(STAMP) lint browser  ## everything: check, API, page, examples and kill tests (CI runs this)
-	$(PYTEST) -ra
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-ingest test-others
+
+test-ingest:
+	$(PYTEST) -ra -p no:cacheprovider tests/ingest
+
+test-others:
+	$(PYTEST) -ra --ignore=tests/ingest
 
 check: $(STAMP) lint  ## before each commit: format, lint, types and unit tests, about a minute
 	$(PYTEST) -m "not slow and not browser" --ignore=tests/api
