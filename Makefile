@@ -14,7 +14,7 @@ DEMO_HOME := .demo
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-ingest test-others check fmt serve bench clean lint browser
+.PHONY: help setup demo test check fmt serve bench clean lint browser
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -37,6 +37,7 @@ demo: $(STAMP)  ## ingest examples/docs, ask three questions, print the answers
 test: $(STAMP) lint browser  ## everything: check, API, page, examples and kill tests (CI runs this)
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-ingest test-others
 
+.PHONY: test-ingest test-others
 test-ingest:
 	$(PYTEST) -ra -p no:cacheprovider tests/ingest
 
