@@ -162,7 +162,7 @@ def sync_folders(
         KnowledgeBaseDeletedError: somebody deleted the base meanwhile.
         VersionMismatchError, StorageError, EmbedderError
     """
-    _target(parts, base)
+    check_writable(parts, base)
     started = time.monotonic()
     scopes = folder_scopes(parts.database, base, paths)
     found = []
@@ -189,7 +189,7 @@ def sync_uploads(
     Raises:
         As `sync_folders`.
     """
-    _target(parts, base)
+    check_writable(parts, base)
     started = time.monotonic()
     with parts.database.write() as session:
         source = find_or_add_source(session, base.id, kind="upload", root="", label="")
@@ -227,10 +227,6 @@ def _target(parts: SyncParts, base: KnowledgeBase) -> _Target:
     check_versions(base, embedder=embedder.spec if embedder else None, splitter=SPLITTER)
     check_fulltext_version(base, FULLTEXT)
     assert embedder is not None  # `check_versions` has said so
-    if embedder.spec.scripts != base.embedder.scripts:  # lost, or told otherwise by now
-        with parts.database.write() as session:
-            find_or_add_embedder(session, embedder.spec)
-        base = replace(base, embedder=embedder.spec)
     return _Target(base, embedder)
 
 
@@ -329,6 +325,7 @@ def _run(
             tally.changes["changed"] += [file.path for file in part.plan.changed]
             tally.changes["removed"] += [file.path for file in part.plan.removed]
         return _report(base, tally, started)
+    _store_scripts(parts, base)
     try:
         for part in work:
             _write_source(parts, base, part, options, tally)
@@ -345,6 +342,14 @@ def _run(
         if not is_any_job_live(session, except_job=options.job_id):
             sweep_embeddings(session, embedder_id=base.embedder_id)
     return _report(base, tally, started)
+
+
+def _store_scripts(parts: SyncParts, base: KnowledgeBase) -> None:
+    """Store what the embedder knows, where that was lost or is told otherwise by now."""
+    spec = _target(parts, base).embedder.spec
+    if spec.scripts != base.embedder.scripts:
+        with parts.database.write() as session:
+            find_or_add_embedder(session, spec)
 
 
 def _write_source(
