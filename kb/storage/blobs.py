@@ -138,6 +138,10 @@ class Blobs:
             raise ValueError(f"{sha256!r} is not a SHA-256")
         return self.folder / sha256
 
+    def has(self, sha256: str | None) -> bool:
+        """Tell whether the bytes with this hash are here; False for what is no hash."""
+        return bool(sha256 and _SHA256.fullmatch(sha256) and self.path(sha256).is_file())
+
     def drop_unused(self, session: Session, candidates: Iterable[str] | None = None) -> int:
         """Remove blobs that no uploaded document and no unfinished job uses.
 

@@ -1,14 +1,26 @@
 """Rows that refer to missing ones: give them back to where they belong, or remove them.
 
 A knowledge base, a source and a document are never removed as long as anything says where they
-belong: their chunks, their documents, their files. What is left after that holds nothing that
-could be read, but for a knowledge base whose embedder is lost, which stays and stays a problem.
+belong: their chunks, their documents, their files. What is left after that can be read again from
+its folder, or not at all. Two things stay as they are, and stay a problem: a knowledge base whose
+embedder is lost, and uploads whose knowledge base is, since their bytes are nowhere else.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, delete, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    delete,
+    exists,
+    false,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from kb.storage import sqlite
@@ -29,7 +41,8 @@ from kb.storage.tables import (
 def mend_rows(database: Database, blobs: Blobs) -> list[str]:
     """Mend references and SQLite's own indexes; return what was done, in sentences."""
     with database.write() as session:
-        done = [*_reattach(session), *_find_sources(session, blobs), *_remove_orphans(session)]
+        done = [*_reattach(session), *_find_sources(session, blobs)]
+        done += _remove_orphans(session, kept=_uploads(session, blobs))
     with database.write() as session:
         sqlite.reindex(session)
     return [*done, "the database's own indexes made again"]
@@ -127,7 +140,7 @@ def _source_of(
     for source_id, kind, root in sources:
         if kind == "folder" and os.path.isfile(os.path.join(root, path)):
             return str(source_id)
-    if content_hash and blobs.path(content_hash).is_file():
+    if blobs.has(content_hash):
         for source_id, kind, _ in sources:
             if kind == "upload":
                 return str(source_id)
@@ -140,21 +153,35 @@ def _source_of(
     return None
 
 
-def _remove_orphans(session: Session) -> list[str]:
-    """Remove what is left; not what others need: knowledge bases, and vectors of chunks."""
+def _uploads(session: Session, blobs: Blobs) -> list[str]:
+    """Return the documents without a knowledge base whose bytes are kept here and nowhere else."""
+    rows = session.execute(
+        select(DocumentRow.id, DocumentRow.content_hash)
+        .outerjoin(SourceRow, SourceRow.id == DocumentRow.source_id)
+        .where(~_is_there(DocumentRow.kb_id), func.coalesce(SourceRow.kind, "upload") == "upload")
+    )
+    return [document_id for document_id, content_hash in rows if blobs.has(content_hash)]
+
+
+def _remove_orphans(session: Session, kept: Sequence[str]) -> list[str]:
+    """Remove what is left; not what others need: knowledge bases, vectors of chunks, `kept`."""
     done = []
-    is_used = exists().where(ChunkRow.embedding_id == EmbeddingRow.id)
+    is_needed = {
+        EmbeddingRow.__table__: exists().where(ChunkRow.embedding_id == EmbeddingRow.id),
+        DocumentRow.__table__: DocumentRow.id.in_(kept),
+        SourceRow.__table__: SourceRow.id.in_(
+            select(DocumentRow.source_id).where(DocumentRow.id.in_(kept))
+        ),
+        KnowledgeBaseRow.__table__: true(),
+    }
     for table in Base.metadata.sorted_tables:
         for column in table.columns:
             for key in column.foreign_keys:
                 # A chunk without its vector is made again with its document.
-                if column is ChunkRow.__table__.c.embedding_id or (
-                    table is KnowledgeBaseRow.__table__
-                ):
+                if column is ChunkRow.__table__.c.embedding_id:
                     continue
-                gone = delete(table).where(column.is_not(None), column.not_in(select(key.column)))
-                if table is EmbeddingRow.__table__:
-                    gone = gone.where(~is_used)
+                is_lost = column.is_not(None) & column.not_in(select(key.column))
+                gone = delete(table).where(is_lost, ~is_needed.get(table, false()))
                 if n := _count(session.execute(gone)):
                     done.append(f"{n} rows of {table.name} removed: no {key.column.table.name}")
     return done

@@ -37,6 +37,13 @@ from kb.upkeep.verify import VerifyReport, verify
 from kb.wiring import Services
 from tests.building import add_document, document_ids, make_base, open_services, prepared
 
+# A stored answer; the place is for what its request holds.
+ADD_TRACE = (
+    "INSERT INTO trace (id, question, answer, refused, support, model, timings, is_redacted, "
+    "created_at, has_foreign_text, request) "
+    "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{{}}', 0, '', 0, {})"
+)
+
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
@@ -295,9 +302,7 @@ DAMAGE = {
     ),
     "a quote is not in the text": (
         _sql(
-            "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
-            "is_redacted, created_at, has_foreign_text) "
-            "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0)",
+            ADD_TRACE.format("NULL"),
             "INSERT INTO trace_passage SELECT 't', 'citation', 1, document_id, id, 0, 2, 'no' "
             "FROM document_version LIMIT 1",
         ),
@@ -305,9 +310,7 @@ DAMAGE = {
     ),
     "a cited text is gone": (
         _sql(
-            "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
-            "is_redacted, created_at, has_foreign_text) "
-            "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0)",
+            ADD_TRACE.format("NULL"),
             "INSERT INTO trace_passage VALUES ('t', 'citation', 1, 'd', 99, 0, 2, 'no')",
         ),
         "citation",
@@ -408,13 +411,7 @@ def test_an_unreadable_record_of_an_answer_is_dropped_and_the_answer_kept(
     services: Services, base: KnowledgeBase
 ) -> None:
     with services.database.write() as session:
-        session.execute(
-            text(
-                "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
-                "is_redacted, created_at, has_foreign_text, request) "
-                "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0, '[]')"
-            )
-        )
+        session.execute(text(ADD_TRACE.format("'[]'")))
 
     kinds = _kinds(services)
     _repair(services)
@@ -488,6 +485,25 @@ def test_a_lost_pointer_costs_no_document(services: Services, tmp_path: Path, na
     assert hits[0].document == "up.txt"
 
 
+def test_uploads_of_a_lost_base_keep_their_bytes(services: Services) -> None:
+    content = b"The valve opens at 6 bar."
+    sha256 = hashlib.sha256(content).hexdigest()
+    services.blobs.folder.mkdir(exist_ok=True)
+    services.blobs.path(sha256).write_bytes(content)
+    base = make_base(services.database)
+    add_document(services.database, base, "up.txt", [content.decode()], kind="upload")
+    with sqlite3.connect(services.database.path) as raw:
+        raw.execute("PRAGMA foreign_keys = OFF")
+        raw.execute("DELETE FROM knowledge_base")
+    raw.close()
+
+    for _ in range(2):  # the second finds what the first left
+        _repair(services)
+
+    assert "database" in _kinds(services)
+    assert services.blobs.path(sha256).read_bytes() == content
+
+
 def test_a_text_that_is_no_text_is_named_and_read_again(services: Services, tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
@@ -538,13 +554,7 @@ def test_an_answer_whose_record_has_another_form_is_an_error_that_says_so(
     services: Services, base: KnowledgeBase
 ) -> None:
     with services.database.write() as session:
-        session.execute(
-            text(
-                "INSERT INTO trace (id, question, answer, refused, support, model, timings, "
-                "is_redacted, created_at, has_foreign_text, request) "
-                "VALUES ('t', 'q', 'a', 0, 1.0, 'm', '{}', 0, '', 0, '{\"history\": [3]}')"
-            )
-        )
+        session.execute(text(ADD_TRACE.format("'{\"history\"\\: [3]}'")))
 
     with services.database.read() as session, pytest.raises(StorageError, match="answer t"):
         read_trace(session, "t")
