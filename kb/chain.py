@@ -78,8 +78,8 @@ class AskChain(Runnable[Question, Answer]):
             retriever: finds the passages.
             answerer: writes from them.
             trace_days: how long answers are kept; 0 keeps none, and drops those there are.
-            widen_chars: by how many characters passages may grow for a chat model
-            (`kb.retrieval.expand`).
+            widen_chars: by how many characters passages may grow for a chat model, as
+                `kb.retrieval.expand` says; 0 for none.
         """
         self._database = database
         self.retriever = retriever

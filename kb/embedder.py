@@ -5,6 +5,7 @@ LangChain embedder into our pipeline.
 """
 
 import hashlib
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,8 @@ from langchain_core.embeddings import Embeddings
 from kb.errors import EmbedderError
 from kb.protocols import Vectors
 from kb.records import EmbedderSpec
+
+logger = logging.getLogger(__name__)
 
 
 class Embedder(Embeddings):
@@ -63,7 +66,12 @@ class LangChainEmbedder(Embedder):
         try:
             rows = np.asarray(embed(), dtype=np.float32)
         except Exception as exc:  # another library's, with errors of its own
-            raise EmbedderError(f"{self.spec.name}: {type(exc).__name__}: {exc}") from exc
+            # Its message may quote what was embedded.
+            logger.warning("the embedder %s failed", self.spec.name, exc_info=True)
+            raise EmbedderError(
+                f"the embedder {self.spec.name!r} failed ({type(exc).__name__}); is its server "
+                "running and its address right?"
+            ) from exc
         if rows.shape != (n_rows, self.spec.dimension):
             raise EmbedderError(
                 f"{self.spec.name} gave vectors of the shape {rows.shape}, not "
