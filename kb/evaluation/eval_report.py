@@ -71,6 +71,7 @@ def html_report(sets: Mapping[str, Mapping[str, Any]], *, machine: str, threshol
                 "Milliseconds per question, a whole answer; the scale doubles.", histogram(times)
             )
         )
+        parts.append(_questions(measured.get("details") or {}))
     return "\n".join([*parts, "</body></html>\n"])
 
 
@@ -161,6 +162,27 @@ def _table(sets: Mapping[str, Mapping[str, Any]]) -> str:
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
+
+
+def _questions(details: Mapping[str, Sequence[Any]]) -> str:
+    """Return the outcome of each question, folded away; "" without questions."""
+    if not details.get("question"):
+        return ""
+    columns = list(dict.fromkeys(("question", *details)))
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>"
+        for row in zip(*(details[name] for name in columns), strict=True)
+    )
+    return (
+        f"<details><summary>each of {len(details['question'])} questions</summary>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></details>"
+    )
+
+
+def _cell(value: Any) -> str:
+    return escape(value) if isinstance(value, str) else _number(value)
 
 
 def _figure(caption: str, plot: str) -> str:

@@ -124,6 +124,7 @@ def details(outcomes: Sequence[Outcome]) -> Details:
     """Return the same figures question by question, as columns: a later run compares with them."""
     return {
         "qid": [o.question.qid for o in outcomes],
+        "question": [o.question.text for o in outcomes],
         **{name: [_rounded(of(o)) for o in outcomes] for name, of in PER_QUESTION.items()},
         "citation_valid": [_share(o.n_valid, len(o.answer.citations)) for o in outcomes],
         "answerable": [int(o.question.is_answerable) for o in outcomes],

@@ -25,6 +25,7 @@ def run_of(hits: list[int], *, with_details: bool = True) -> dict[str, Any]:
     if with_details:
         measured["details"] = {
             "qid": [str(i) for i in range(n)],
+            "question": [f"问 <{i}>？" for i in range(n)],
             "answerable": [1] * n,
             "recall@5": [float(hit) for hit in hits],
             "citation_valid": [1.0] * n,
@@ -115,6 +116,7 @@ def test_the_report_is_whole_escaped_and_calls_nobody() -> None:
     report = html_report({"集<b>": measured}, machine="a & b", threshold=0.3)
 
     assert "集&lt;b&gt;" in report
+    assert "<td>问 &lt;2&gt;？</td>" in report
     assert "<b>" not in report
     assert "a &amp; b" in report
     assert report.count("<svg") == report.count("</svg>") == 3
